@@ -1,0 +1,81 @@
+//! Bytes in use, over all requests.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// A count of bytes in use. The limit comes with each question, since layers
+/// of one handle may set different ones.
+#[derive(Debug, Default)]
+pub struct Budget(AtomicUsize);
+
+impl Budget {
+    pub(crate) fn used(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A lease of nothing yet.
+    pub(crate) const fn lease(self: Arc<Self>, limit: usize) -> Lease {
+        Lease {
+            budget: self,
+            limit,
+            bytes: 0,
+        }
+    }
+}
+
+/// Bytes that somebody holds; given back when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    budget: Arc<Budget>,
+    limit: usize,
+    bytes: usize,
+}
+
+impl Lease {
+    /// Takes more, unless that would pass the limit.
+    #[must_use]
+    pub(crate) fn take(&mut self, bytes: usize) -> bool {
+        let taken = self
+            .budget
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|sum| *sum <= self.limit)
+            });
+        if taken.is_ok() {
+            self.bytes += bytes;
+        }
+        taken.is_ok()
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_refused_over_the_limit_and_given_back() {
+        let budget = Arc::new(Budget::default());
+        let mut first = Arc::clone(&budget).lease(10);
+        let mut second = Arc::clone(&budget).lease(10);
+        assert!(first.take(7));
+        assert!(!second.take(4));
+        assert!(second.take(3));
+        assert!(!second.take(usize::MAX));
+        drop(first);
+        assert_eq!(budget.used(), 3);
+        assert!(second.take(7));
+        assert_eq!(second.bytes(), 10);
+    }
+}

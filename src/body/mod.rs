@@ -1,0 +1,22 @@
+//! Bodies: copying a request's, watching an answer's.
+//!
+//! A dual write needs its request twice, so its body is collected under a limit
+//! and both legs get the same [`Bytes`](bytes::Bytes). What a body type must be
+//! able to do for that is [`CopyBody`]. hyper's `Incoming` cannot be built from
+//! bytes; [`BoxRequest`] maps it to a body that can.
+
+mod answer;
+mod boxed;
+mod budget;
+mod collect;
+mod copy;
+mod tee;
+
+pub use self::answer::AnswerBody;
+pub(crate) use self::answer::{Kept, KeptEnd, ReadAhead, drain};
+pub use self::boxed::{BoxRequest, BoxRequestLayer};
+pub(crate) use self::budget::{Budget, Lease};
+pub(crate) use self::collect::{CollectError, Collected, collect};
+pub use self::copy::CopyBody;
+pub use self::tee::Tee;
+pub(crate) use self::tee::{Capture, CaptureError, Sink};

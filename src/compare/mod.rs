@@ -1,0 +1,164 @@
+//! Were the two answers the same?
+//!
+//! A comparer looks at both answers of a shadow read, whole, and lists what
+//! differs. Comparers compose: the default is
+//! `Status.and(Headers::new([CONTENT_TYPE])).and(ExactBody)`, so leaving out a
+//! part means spelling it without it.
+//!
+//! ```
+//! use http::header::{CONTENT_TYPE, LOCATION};
+//! use tower_migration::compare::{Answers, Compare, Diff, ExactBody, Headers, Status};
+//!
+//! // Status, two headers, the bytes of the body, and a rule of one's own.
+//! let comparer = Status
+//!     .and(Headers::new([CONTENT_TYPE, LOCATION]))
+//!     .and(ExactBody)
+//!     .and(|answers: &Answers<'_>| {
+//!         Diff::when(answers.other.body.is_empty(), "body", "something", "nothing")
+//!     });
+//! # fn is<C: Compare>(_: C) {}
+//! # is(comparer);
+//! ```
+//!
+//! # When it is called
+//!
+//! In the shadow task, once both answers are complete, and again for each time
+//! they are read again because they differed. Never on the request path. A
+//! panic in it is caught and counted as
+//! [`FailReason::ComparerPanicked`]. It must not block: it runs on the async
+//! runtime.
+
+mod diff;
+mod parts;
+mod verdict;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Uri};
+
+pub use self::diff::{Diff, Difference};
+pub use self::parts::{And, ExactBody, Headers, Status};
+pub use self::verdict::{FailReason, InconclusiveReason, SkipReason, Verdict};
+use crate::{reconcile::Keys, stage::Side};
+
+/// One side's answer, whole.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body; empty for an answer to HEAD.
+    pub body: Bytes,
+    /// The trailers, if there were any.
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    /// An answer without headers, for tests of comparers.
+    #[must_use]
+    pub fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: body.into(),
+            trailers: None,
+        }
+    }
+}
+
+/// Both answers to one request.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Answers<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's URI.
+    pub uri: &'a Uri,
+    /// What the client got.
+    pub authority: &'a Answer,
+    /// What the other side said.
+    pub other: &'a Answer,
+}
+
+impl<'a> Answers<'a> {
+    /// Two answers to `GET /`, for tests of comparers.
+    #[must_use]
+    pub fn of(authority: &'a Answer, other: &'a Answer) -> Self {
+        static ROOT: std::sync::LazyLock<Uri> = std::sync::LazyLock::new(Uri::default);
+        Self {
+            method: &Method::GET,
+            uri: &ROOT,
+            authority,
+            other,
+        }
+    }
+}
+
+/// Lists what differs between two answers. See the [module's page](self) for
+/// when it is called.
+///
+/// Any `Fn(&Answers<'_>) -> Diff` is one, and so is `()`, for which everything
+/// is equal.
+pub trait Compare: Send + Sync + 'static {
+    /// What differs; an empty [`Diff`] where nothing does.
+    fn compare(&self, answers: &Answers<'_>) -> Diff;
+
+    /// This comparer, then `next`: the differences of both.
+    fn and<C: Compare>(self, next: C) -> And<Self, C>
+    where
+        Self: Sized,
+    {
+        And::new(self, next)
+    }
+}
+
+const _: fn(&dyn Compare) = |_| {};
+
+impl Compare for () {
+    fn compare(&self, _: &Answers<'_>) -> Diff {
+        Diff::none()
+    }
+}
+
+impl<F> Compare for F
+where
+    F: Fn(&Answers<'_>) -> Diff + Send + Sync + 'static,
+{
+    fn compare(&self, answers: &Answers<'_>) -> Diff {
+        self(answers)
+    }
+}
+
+impl<C: Compare + ?Sized> Compare for Arc<C> {
+    fn compare(&self, answers: &Answers<'_>) -> Diff {
+        (**self).compare(answers)
+    }
+}
+
+/// A confirmed difference between the two sides.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Mismatch {
+    /// The request, such as `GET /airports/EDDF`.
+    pub request: Arc<str>,
+    /// Its keys.
+    pub keys: Keys,
+    /// The side that answered the client.
+    pub authority: Side,
+    /// What differs.
+    pub diff: Diff,
+    /// How often both sides were read again before it counted.
+    pub rereads: u32,
+    /// How long the authority took to its head, at the first read.
+    pub authority_took: Duration,
+    /// How long the other side took to its head, at the first read.
+    pub other_took: Duration,
+    /// When, by the machine's clock.
+    pub at: SystemTime,
+}

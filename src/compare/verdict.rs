@@ -1,0 +1,122 @@
+//! What a shadow read found out.
+
+use std::fmt;
+
+use super::Diff;
+use crate::reason::reasons;
+
+reasons! {
+    /// Why a difference says nothing about the data.
+    pub enum InconclusiveReason {
+        /// A write of the key ran while the two sides were read.
+        Raced = "raced",
+        /// The sides differed, and were equal when read again.
+        Transient = "transient",
+        /// The sides differed, and the deadline came before they could be read
+        /// again.
+        Deadline = "deadline",
+    }
+}
+
+reasons! {
+    /// Why a sampled read was not compared.
+    pub enum SkipReason {
+        /// [`Limits::shadow_tasks`](crate::Limits::shadow_tasks) were running.
+        NoSlot = "no_slot",
+        /// The authority's answer was no success, so there is nothing to
+        /// compare with.
+        AuthorityFailed = "authority_failed",
+        /// The authority answered 304: the client has the answer, we have not.
+        NotModified = "not_modified",
+        /// The other side is not synced: differences are expected. It was read
+        /// all the same, which shows whether it answers at all.
+        Unsynced = "unsynced",
+        /// The key is dirty: a difference is known already. It was read all
+        /// the same.
+        Dirty = "dirty",
+        /// The request's body is over
+        /// [`Limits::captured_body`](crate::Limits::captured_body).
+        RequestTooLarge = "request_too_large",
+        /// An answer is over [`Limits::captured_body`](crate::Limits::captured_body).
+        AnswerTooLarge = "answer_too_large",
+        /// [`Limits::captured_bytes`](crate::Limits::captured_bytes) were in
+        /// use.
+        CapturedBytes = "captured_bytes",
+        /// The client hung up before it had the whole answer.
+        ClientGone = "client_gone",
+        /// The client had not taken the whole answer before the deadline.
+        ClientSlow = "client_slow",
+        /// The authority's answer broke off.
+        AnswerBroken = "answer_broken",
+    }
+}
+
+reasons! {
+    /// Why the other side gave nothing to compare.
+    pub enum FailReason {
+        /// It was not ready before the deadline.
+        NotReady = "not_ready",
+        /// It did not answer before the deadline.
+        Deadline = "deadline",
+        /// It answered with an error.
+        Error = "error",
+        /// Its answer's body broke off.
+        BodyFailed = "body_failed",
+        /// It panicked.
+        Panicked = "panicked",
+        /// The comparer panicked.
+        ComparerPanicked = "comparer_panicked",
+    }
+}
+
+/// What a shadow read found out.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Both sides gave the same answer.
+    Match,
+    /// They differ, nothing raced them, and they still differed when read
+    /// again.
+    Mismatch(Diff),
+    /// They differ, but that may be the moment's fault.
+    Inconclusive(InconclusiveReason),
+    /// Not compared.
+    Skipped(SkipReason),
+    /// The other side gave no answer.
+    Failed(FailReason),
+}
+
+impl Verdict {
+    /// `match`, `mismatch`, `inconclusive`, `skipped` or `failed`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Match => "match",
+            Self::Mismatch(_) => "mismatch",
+            Self::Inconclusive(_) => "inconclusive",
+            Self::Skipped(_) => "skipped",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// The reason's label, where there is one.
+    #[must_use]
+    pub const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Match | Self::Mismatch(_) => None,
+            Self::Inconclusive(reason) => Some(reason.as_str()),
+            Self::Skipped(reason) => Some(reason.as_str()),
+            Self::Failed(reason) => Some(reason.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, self.reason()) {
+            (Self::Mismatch(diff), _) => write!(f, "mismatch: {diff}"),
+            (_, Some(reason)) => write!(f, "{} ({reason})", self.as_str()),
+            (_, None) => f.write_str(self.as_str()),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Futures that survive: a panic, or the one who waits for them.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tokio::runtime;
+
+/// The payload of a panic was caught, and dropped: the panic hook has seen it.
+#[derive(Debug)]
+pub(super) struct Panicked;
+
+pin_project! {
+    /// Ends with [`Panicked`] instead of unwinding into its owner.
+    pub(super) struct CatchPanic<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F> CatchPanic<F> {
+    pub(super) const fn new(future: F) -> Self {
+        Self { future }
+    }
+}
+
+impl<F: Future> Future for CatchPanic<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.project().future;
+        // The future is not polled again after a panic: callers end with it.
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(payload) => {
+                // A payload whose drop panics must not get out either.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+                Poll::Ready(Err(Panicked))
+            }
+        }
+    }
+}
+
+/// A future that is handed to a task of its own if its owner drops it before
+/// its end: what it does must not stop because nobody waits for it.
+pub(super) struct Detached<T: Send + 'static> {
+    future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    runtime: runtime::Handle,
+}
+
+impl<T: Send + 'static> Detached<T> {
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub(super) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self {
+            future: Some(Box::pin(future)),
+            runtime: runtime::Handle::current(),
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for Detached<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let Some(future) = &mut self.future else {
+            // Polled after its end, as `async` blocks panic for it.
+            panic!("a detached future was polled after it had ended");
+        };
+        let poll = future.as_mut().poll(cx);
+        if poll.is_ready() {
+            self.future = None;
+        }
+        poll
+    }
+}
+
+impl<T: Send + 'static> Drop for Detached<T> {
+    fn drop(&mut self) {
+        if let Some(future) = self.future.take() {
+            self.runtime.spawn(async move { drop(future.await) });
+        }
+    }
+}

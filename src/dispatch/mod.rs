@@ -1,0 +1,143 @@
+//! Running a request: one leg, two legs, or one and a shadow.
+//!
+//! Written once for all protocols. One-sided requests, and reads that are not
+//! sampled, never come here: [`ResponseFuture`](crate::future::ResponseFuture)
+//! hands them straight to their side.
+
+mod guard;
+mod leg;
+mod read;
+mod record;
+mod shadow;
+mod write;
+
+use std::{fmt, future::poll_fn, sync::Arc};
+
+use tokio::sync::Semaphore;
+use tower_service::Service;
+
+use crate::{
+    flag::Core,
+    layer::Limits,
+    observe::{Event, Observer},
+    stage::{FailurePolicy, WriteOrder},
+};
+
+pub(crate) use self::read::{plain, watched_read};
+pub(crate) use self::write::dual_write;
+
+/// What all services made by one layer share.
+pub(crate) struct Settings<P> {
+    pub(crate) core: Arc<Core>,
+    pub(crate) protocol: P,
+    pub(crate) policy: FailurePolicy,
+    pub(crate) order: WriteOrder,
+    pub(crate) limits: Limits,
+    /// Permits of other legs.
+    pub(crate) legs: Arc<Semaphore>,
+    /// Permits of shadow tasks.
+    pub(crate) shadows: Arc<Semaphore>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) read_fallback: Option<std::time::Duration>,
+    pub(crate) durations: bool,
+}
+
+impl<P: Clone> Clone for Settings<P> {
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+            protocol: self.protocol.clone(),
+            policy: self.policy,
+            order: self.order,
+            limits: self.limits.clone(),
+            legs: Arc::clone(&self.legs),
+            shadows: Arc::clone(&self.shadows),
+            observer: Arc::clone(&self.observer),
+            read_fallback: self.read_fallback,
+            durations: self.durations,
+        }
+    }
+}
+
+impl<P> fmt::Debug for Settings<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("core", &self.core)
+            .field("policy", &self.policy)
+            .field("order", &self.order)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P> Settings<P> {
+    fn observe(&self, event: &Event<'_>) {
+        let observer = &self.observer;
+        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            observer.observe(event);
+        }));
+        if seen.is_err() {
+            self.core.counters.observer_panicked();
+            tracing::error!(target: "tower_migration", "an observer panicked");
+        }
+    }
+}
+
+/// A service, and whether it has been polled ready. The readiness is used by
+/// one call and never cloned.
+#[derive(Debug)]
+pub(crate) struct Ready<S> {
+    service: S,
+    ready: bool,
+}
+
+impl<S: Clone> Ready<S> {
+    /// Takes the service out of `slot` with its readiness, and leaves a clone
+    /// that has none.
+    pub(crate) fn take(slot: &mut S, ready: &mut bool) -> Self {
+        let clone = slot.clone();
+        Self {
+            service: std::mem::replace(slot, clone),
+            ready: std::mem::take(ready),
+        }
+    }
+
+    /// A clone without readiness.
+    pub(crate) fn clone_of(service: &S) -> Self {
+        Self {
+            service: service.clone(),
+            ready: false,
+        }
+    }
+
+    /// A clone without readiness, for later calls.
+    fn again(&self) -> Self {
+        Self::clone_of(&self.service)
+    }
+}
+
+impl<S> Ready<S> {
+    /// Waits for readiness, unless it is there.
+    async fn ready<Req>(&mut self) -> Result<(), S::Error>
+    where
+        S: Service<Req>,
+    {
+        if !self.ready {
+            poll_fn(|cx| self.service.poll_ready(cx)).await?;
+            self.ready = true;
+        }
+        Ok(())
+    }
+
+    /// Calls the service; it must be ready.
+    fn call<Req>(mut self, request: Req) -> S::Future
+    where
+        S: Service<Req>,
+    {
+        debug_assert!(
+            self.ready,
+            "a service is called once it has been polled ready"
+        );
+        self.service.call(request)
+    }
+}

@@ -1,0 +1,252 @@
+//! Reads of the two-sided stages that are more than handed on, and requests
+//! whose side was not polled ready.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+use tower_service::Service;
+
+use super::{
+    Ready, Settings,
+    guard::{CatchPanic, Panicked},
+    shadow::{self, Start},
+};
+use crate::{
+    compare::SkipReason,
+    flag::{Admission, End, Mark},
+    protocol::{Dispatch, Seam},
+    reconcile::{Keys, Observation},
+    stage::{Outcome, Role, Side, Stage},
+    telemetry::Refused,
+};
+
+/// One leg, on a side that was not polled ready: the flag flipped between
+/// `poll_ready` and `call`, the request is a held write whose stage turned out
+/// to be one-sided, or another layer has decided already.
+pub(crate) async fn plain<P, S, Req>(
+    mut service: Ready<S>,
+    request: Req,
+    mut mark: Option<Mark>,
+) -> Result<P::Answer, S::Error>
+where
+    P: Seam<Req, S::Response>,
+    S: Service<Req>,
+{
+    service.ready().await?;
+    if let Some(mark) = &mut mark {
+        // Dropped from here on, a write may still land.
+        mark.set_lingers(true);
+    }
+    let answer = service.call(request).await;
+    match (answer, mark) {
+        (Ok(answer), mut mark) => {
+            if let Some(mark) = &mut mark {
+                mark.set_end(P::glance(&answer).into());
+            }
+            Ok(P::pass(answer, mark))
+        }
+        (Err(error), mark) => {
+            mark.into_iter().for_each(Mark::failed);
+            Err(error)
+        }
+    }
+}
+
+/// A read that may be shadowed, and that the other side may answer if the
+/// authority fails.
+pub(crate) async fn watched_read<P, A, O, Req>(
+    settings: Arc<Settings<P>>,
+    admission: Admission,
+    mut authority: Ready<A>,
+    other: Ready<O>,
+    request: Req,
+) -> Result<P::Answer, A::Error>
+where
+    P: Seam<Req, A::Response>,
+    A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    O: Service<Req, Response = A::Response, Error = A::Error, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    Req: Send + 'static,
+{
+    let core = &settings.core;
+    let limits = &settings.limits;
+    let Admission {
+        word,
+        authority: mut mark,
+        other: cover,
+        shadows,
+    } = admission;
+    let stage = word.stage();
+    let side = stage.authority();
+    let keys = settings.protocol.read_keys(&request);
+    let raced = core.order.observe(&keys);
+    let lease = Arc::clone(&core.captured).lease(limits.captured_bytes);
+    let dispatch = Dispatch {
+        stage,
+        side,
+        role: Role::Authority,
+        migration: core.id(),
+    };
+    let (request, watched) =
+        settings
+            .protocol
+            .watch(request, dispatch, limits.captured_body, lease);
+
+    let again = authority.again();
+    let began = Instant::now();
+    let first = async {
+        authority.ready().await?;
+        authority.call(request).await
+    };
+    let cover = cover.zip(settings.read_fallback);
+    let first = match &cover {
+        // Without a fallback the layer adds no limit and catches no panic.
+        None => Ok(first.await),
+        Some((_, limit)) => match timeout(*limit, CatchPanic::new(first)).await {
+            Ok(Ok(first)) => Ok(first),
+            Ok(Err(Panicked)) => Err(Refused::AuthorityPanicked),
+            Err(_) => Err(Refused::AuthorityTimeout),
+        },
+    };
+    let took = began.elapsed();
+    mark.record(took);
+
+    let answer = match first {
+        Ok(Ok(answer)) if P::glance(&answer) != Outcome::Unknown => answer,
+        failed => {
+            mark.set_end(End::Unknown);
+            if let Some(marks) = shadows {
+                marks.into_iter().for_each(Mark::unused);
+                settings.skipped(keys.clone(), side, SkipReason::AuthorityFailed);
+            }
+            if let Some((cover, limit)) = cover {
+                let read = Covered {
+                    stage,
+                    keys,
+                    raced,
+                    limit,
+                };
+                if let Some(answer) = read.ask(&settings, other, watched, cover).await {
+                    return Ok(answer);
+                }
+            }
+            return match failed {
+                Ok(failed) => failed.map(|answer| P::pass(answer, Some(mark))),
+                Err(reason) => {
+                    core.counters.refused(reason);
+                    Ok(settings.protocol.refuse(reason))
+                }
+            };
+        }
+    };
+    cover.into_iter().for_each(|(mark, _)| mark.unused());
+    mark.set_end(P::glance(&answer).into());
+    let Some(marks) = shadows else {
+        return Ok(P::pass(answer, Some(mark)));
+    };
+    let slot = if P::is_success(&answer) {
+        Arc::clone(&settings.shadows)
+            .try_acquire_owned()
+            .map_err(|_| SkipReason::NoSlot)
+    } else if P::is_not_modified(&answer) {
+        Err(SkipReason::NotModified)
+    } else {
+        Err(SkipReason::AuthorityFailed)
+    };
+    let slot = match slot {
+        Ok(slot) => slot,
+        Err(reason) => {
+            marks.into_iter().for_each(Mark::unused);
+            settings.skipped(keys, side, reason);
+            return Ok(P::pass(answer, Some(mark)));
+        }
+    };
+    let lease = Arc::clone(&core.captured).lease(limits.captured_bytes);
+    let (answer, pending) =
+        settings
+            .protocol
+            .tee(&watched, answer, mark, limits.captured_body, lease);
+    let start = Start {
+        stage,
+        keys,
+        authority: again,
+        other,
+        request: watched,
+        answer: pending,
+        authority_took: took,
+        raced,
+        marks,
+        slot,
+    };
+    shadow::start(&settings, start);
+    Ok(answer)
+}
+
+/// A read that the authority has failed.
+struct Covered {
+    stage: Stage,
+    keys: Keys,
+    raced: Observation,
+    limit: Duration,
+}
+
+impl Covered {
+    /// The other side's answer, if its data is known to be good.
+    async fn ask<P, O, Req>(
+        self,
+        settings: &Settings<P>,
+        mut other: Ready<O>,
+        watched: P::Watched,
+        mut mark: Mark,
+    ) -> Option<P::Answer>
+    where
+        P: Seam<Req, O::Response>,
+        O: Service<Req>,
+    {
+        let core = &settings.core;
+        let side: Side = self.stage.authority().other();
+        let safe =
+            || core.is_synced(side) && !core.touches_dirty(&self.keys) && !self.raced.raced();
+        let whole = settings.protocol.watched_now(watched).filter(|_| safe());
+        let Some(whole) = whole else {
+            mark.unused();
+            return None;
+        };
+        let dispatch = Dispatch {
+            stage: self.stage,
+            side,
+            role: Role::Authority,
+            migration: core.id(),
+        };
+        let request = settings.protocol.copy(&whole, dispatch);
+        let call = CatchPanic::new(async {
+            other.ready().await?;
+            other.call(request).await
+        });
+        let answer = match timeout(self.limit, call).await {
+            // A write of the key may have begun meanwhile.
+            Ok(Ok(Ok(answer))) if P::is_success(&answer) && safe() => Some(answer),
+            _ => None,
+        };
+        mark.set_end(if answer.is_some() {
+            End::Applied
+        } else {
+            End::Unknown
+        });
+        let mut answer = answer?;
+        core.counters.fallback(side);
+        tracing::warn!(
+            target: "tower_migration",
+            migration = %core.name(),
+            request = %settings.protocol.label(&whole),
+            "the authority failed a read, the other side answered it"
+        );
+        P::fell_back(&mut answer, side);
+        Some(P::pass(answer, Some(mark)))
+    }
+}

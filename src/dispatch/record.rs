@@ -1,0 +1,255 @@
+//! What becomes of a dual write's two outcomes.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::Settings;
+use crate::{
+    observe::{Disagreement, Event, LegDetail, LegResult},
+    reconcile::{Keys, Place},
+    stage::{Agreement, Outcome, Role, Side, Stage, agreement},
+    telemetry::{LegFault, SkippedLeg},
+};
+
+/// One dual write, from its start until both outcomes are known.
+pub(super) struct Record<P> {
+    settings: Arc<Settings<P>>,
+    request: Arc<str>,
+    stage: Stage,
+    authority: Side,
+    state: Mutex<State>,
+}
+
+struct State {
+    keys: Keys,
+    /// What each side's answer named as the thing that was created.
+    created: [Option<Keys>; 2],
+    results: [Option<LegResult>; 2],
+    /// Places that the running other leg took on late; `None` once it ended.
+    late: Option<Vec<Place>>,
+    /// A late key was in use on the other side before its place was taken.
+    overlapped: bool,
+}
+
+impl<P: Send + Sync + 'static> Record<P> {
+    pub(super) fn new(
+        settings: Arc<Settings<P>>,
+        request: Arc<str>,
+        stage: Stage,
+        keys: Keys,
+    ) -> (Arc<Self>, Report<P>, Report<P>) {
+        let record = Arc::new(Self {
+            settings,
+            request,
+            stage,
+            authority: stage.authority(),
+            state: Mutex::new(State {
+                keys,
+                created: [None, None],
+                results: [None, None],
+                late: Some(Vec::new()),
+                overlapped: false,
+            }),
+        });
+        let report = |role| Report {
+            record: Some(Arc::clone(&record)),
+            role,
+            began: Instant::now(),
+        };
+        let (authority, other) = (report(Role::Authority), report(Role::Other));
+        (record, authority, other)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A key that only an answer told. The authority's makes the other leg, if
+    /// it is still running, take its place before the answer is released.
+    pub(super) fn learn(&self, role: Role, keys: Keys) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        let late = keys.without(&state.keys);
+        state.created[index(role)] = Some(keys);
+        if role != Role::Authority || late.is_empty() {
+            return;
+        }
+        state.keys = std::mem::take(&mut state.keys).union(late.clone());
+        if let Some(places) = &mut state.late {
+            let order = &self.settings.core.order;
+            let (place, busy) = order.take_one(&late, self.authority.other());
+            places.push(place);
+            state.overlapped |= busy;
+        }
+    }
+
+    /// The other leg has ended: its late places are free.
+    pub(super) fn other_ended(&self) {
+        let places = self.lock().late.take();
+        drop(places);
+    }
+
+    /// The authority's answer broke off after its head had said that the write
+    /// was applied: nobody knows.
+    pub(super) fn answer_broke(&self) {
+        let keys = self.lock().keys.clone();
+        self.settings
+            .core
+            .counters
+            .fault(self.authority, LegFault::BodyFailed);
+        self.settings.core.mark_dirty(&keys, self.authority);
+        tracing::warn!(
+            target: "tower_migration",
+            migration = %self.settings.core.name(),
+            request = %self.request, %keys,
+            "the authority's answer to a write broke off: its keys are dirty"
+        );
+    }
+
+    fn reported(&self, role: Role, result: LegResult) {
+        let known = {
+            let mut state = self.lock();
+            state.results[index(role)] = Some(result);
+            let [Some(authority), Some(other)] = &state.results else {
+                return;
+            };
+            let results = [authority.clone(), other.clone()];
+            // Two answers that name different things have made two things.
+            let [mine, theirs] = std::mem::take(&mut state.created);
+            let apart = match (mine, theirs) {
+                (Some(mine), Some(theirs)) => mine != theirs,
+                _ => false,
+            };
+            let keys = state.keys.clone();
+            (results, keys, apart || state.overlapped)
+        };
+        let ([authority_leg, other_leg], keys, doubtful) = known;
+        let both_applied =
+            authority_leg.outcome == Outcome::Applied && other_leg.outcome == Outcome::Applied;
+        let agreed = match agreement(authority_leg.outcome, other_leg.outcome) {
+            Agreement::Clean if both_applied && doubtful => Agreement::Dirty,
+            agreed => agreed,
+        };
+        let same = match (&authority_leg.detail, &other_leg.detail) {
+            (LegDetail::Code(a), LegDetail::Code(b)) => both_applied || a == b,
+            _ => true,
+        };
+        if agreed == Agreement::Clean && same {
+            return;
+        }
+        self.disagree(&Disagreement {
+            request: Arc::clone(&self.request),
+            keys,
+            stage: self.stage,
+            authority: self.authority,
+            authority_leg,
+            other_leg,
+            agreement: agreed,
+        });
+    }
+
+    fn disagree(&self, disagreement: &Disagreement) {
+        let core = &self.settings.core;
+        let Disagreement {
+            request,
+            keys,
+            authority_leg,
+            other_leg,
+            ..
+        } = disagreement;
+        core.counters
+            .disagreement(authority_leg.outcome, other_leg.outcome);
+        if disagreement.agreement == Agreement::Dirty {
+            core.mark_dirty(keys, self.authority);
+        }
+        tracing::warn!(
+            target: "tower_migration",
+            migration = %core.name(),
+            %request, %keys,
+            authority = %self.authority,
+            authority_outcome = %authority_leg.outcome,
+            authority_detail = %authority_leg.detail,
+            other_outcome = %other_leg.outcome,
+            other_detail = %other_leg.detail,
+            dirty = disagreement.agreement == Agreement::Dirty,
+            "the legs of a write did not agree"
+        );
+        self.settings.observe(&Event::Disagreement(disagreement));
+    }
+}
+
+const fn index(role: Role) -> usize {
+    matches!(role, Role::Other) as usize
+}
+
+/// One leg's duty to say how it ended. Dropped without a word, it says that it
+/// was dropped.
+pub(super) struct Report<P: Send + Sync + 'static> {
+    record: Option<Arc<Record<P>>>,
+    role: Role,
+    began: Instant,
+}
+
+impl<P: Send + Sync + 'static> Report<P> {
+    pub(super) fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn send(&mut self, outcome: Outcome, detail: LegDetail) -> Outcome {
+        if let Some(record) = self.record.take() {
+            let side = match self.role {
+                Role::Other => record.authority.other(),
+                _ => record.authority,
+            };
+            let counters = &record.settings.core.counters;
+            match &detail {
+                LegDetail::Fault(fault) => counters.fault(side, *fault),
+                LegDetail::Error(_) => counters.fault(side, LegFault::Error),
+                LegDetail::Skipped(reason) => counters.leg_skipped(*reason),
+                LegDetail::Code(_) | LegDetail::Absorbed => {}
+            }
+            let took = self.began.elapsed();
+            record.reported(
+                self.role,
+                LegResult {
+                    outcome,
+                    detail,
+                    took,
+                },
+            );
+        }
+        outcome
+    }
+
+    pub(super) fn answered(mut self, outcome: Outcome, code: u16) -> Outcome {
+        self.send(outcome, LegDetail::Code(code))
+    }
+
+    pub(super) fn absorbed(mut self) -> Outcome {
+        self.send(Outcome::Applied, LegDetail::Absorbed)
+    }
+
+    pub(super) fn errored(mut self, error: &impl std::fmt::Display) -> Outcome {
+        self.send(Outcome::Unknown, LegDetail::Error(error.to_string()))
+    }
+
+    pub(super) fn failed(mut self, fault: LegFault) -> Outcome {
+        self.send(Outcome::Unknown, LegDetail::Fault(fault))
+    }
+
+    pub(super) fn skipped(mut self, reason: SkippedLeg) -> Outcome {
+        self.send(Outcome::NotRun, LegDetail::Skipped(reason))
+    }
+}
+
+impl<P: Send + Sync + 'static> Drop for Report<P> {
+    fn drop(&mut self) {
+        self.send(Outcome::Unknown, LegDetail::Fault(LegFault::Dropped));
+    }
+}

@@ -1,0 +1,448 @@
+//! A write in a two-sided stage, from its body to its answer.
+
+use std::{fmt, sync::Arc};
+
+use tokio::{
+    runtime,
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::{sleep, timeout},
+};
+use tower_service::Service;
+use tracing::Instrument;
+
+use super::{
+    Ready, Settings,
+    guard::Detached,
+    leg::{LegEnd, leg},
+    record::{Record, Report},
+};
+use crate::{
+    body::KeptEnd,
+    flag::{Admission, Mark},
+    protocol::{Dispatch, Seam},
+    reconcile::Place,
+    stage::{FailurePolicy, Outcome, Reply, Role, Stage, WriteOrder, reply},
+    telemetry::{LegFault, Refused, SkippedLeg},
+};
+
+/// Collects the request, takes the places of both legs, and runs them. From
+/// the first leg's start on, dropping this future stops nothing.
+pub(crate) async fn dual_write<P, A, O, Req>(
+    settings: Arc<Settings<P>>,
+    admission: Admission,
+    authority: Ready<A>,
+    other: Ready<O>,
+    request: Req,
+) -> Result<P::Answer, A::Error>
+where
+    P: Seam<Req, A::Response>,
+    A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send> + Send + 'static,
+    O: Service<Req, Response = A::Response, Error = A::Error, Future: Send> + Send + 'static,
+    Req: Send + 'static,
+{
+    let core = &settings.core;
+    let limits = &settings.limits;
+    let Admission {
+        word,
+        authority: mark,
+        other: other_mark,
+        ..
+    } = admission;
+    let other_mark = other_mark.expect("a dual write is admitted with two marks");
+    let refuse = |reason, marks: [Mark; 2]| {
+        core.counters.refused(reason);
+        marks.into_iter().for_each(Mark::unused);
+        Ok(settings.protocol.refuse(reason))
+    };
+
+    let whole = match settings
+        .protocol
+        .collect(request, limits, &core.buffered)
+        .await
+    {
+        Ok(whole) => Arc::new(whole),
+        Err(reason) => return refuse(reason, [mark, other_mark]),
+    };
+    let stage = word.stage();
+    let side = stage.authority();
+    let synced = core.is_synced(side.other());
+    let keys = settings.protocol.keys(&whole);
+    let permit = Arc::clone(&settings.legs).try_acquire_owned().ok();
+    let places = core.order.take(&keys, side, limits.key_queue);
+    let room = match (permit, places.other) {
+        (None, _) => Err(SkippedLeg::RunningLegs),
+        (Some(_), None) => Err(SkippedLeg::KeyQueue),
+        (Some(permit), Some(place)) => Ok((permit, place)),
+    };
+    // Refused before either side has seen it, rather than split for certain.
+    if room.is_err() && settings.policy == FailurePolicy::RequireBoth && synced {
+        return refuse(Refused::Overloaded, [mark, other_mark]);
+    }
+
+    let label = settings.protocol.label(&whole);
+    let (record, mine, theirs) = Record::new(Arc::clone(&settings), label, stage, keys);
+    let policy = match settings.policy {
+        FailurePolicy::AuthorityWins if word.raises() => FailurePolicy::AwaitBoth,
+        policy => policy,
+    };
+    let write = Write {
+        policy,
+        synced,
+        stage,
+        whole: Arc::clone(&whole),
+        record: Arc::clone(&record),
+        settings: Arc::clone(&settings),
+    };
+    let other_leg = match room {
+        Ok((permit, place)) => Ok(OtherLeg {
+            service: other,
+            hold: Hold {
+                mark: other_mark,
+                place,
+                _permit: Some(permit),
+            },
+            report: theirs,
+        }),
+        Err(reason) => {
+            other_mark.unused();
+            theirs.skipped(reason);
+            Err(reason)
+        }
+    };
+    Detached::new(write.run(authority, mark, places.authority, mine, other_leg.ok())).await
+}
+
+/// What both legs of one write share.
+struct Write<P: Seam<Req, Res>, Req, Res> {
+    settings: Arc<Settings<P>>,
+    record: Arc<Record<P>>,
+    whole: Arc<P::Whole>,
+    stage: Stage,
+    policy: FailurePolicy,
+    /// Whether the other side was synced when the write began.
+    synced: bool,
+}
+
+/// What a leg keeps until it has ended, or lingered.
+struct Hold {
+    mark: Mark,
+    place: Place,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+struct OtherLeg<S, P: Send + Sync + 'static> {
+    service: Ready<S>,
+    hold: Hold,
+    report: Report<P>,
+}
+
+type Answered<P, Req, A> =
+    Result<<P as Seam<Req, <A as Service<Req>>::Response>>::Answer, <A as Service<Req>>::Error>;
+
+impl<P, Req, Res> Write<P, Req, Res>
+where
+    P: Seam<Req, Res>,
+    Req: Send + 'static,
+    Res: Send + 'static,
+{
+    fn dispatch(&self, role: Role) -> Dispatch {
+        let authority = self.stage.authority();
+        Dispatch {
+            stage: self.stage,
+            side: if role == Role::Other {
+                authority.other()
+            } else {
+                authority
+            },
+            role,
+            migration: self.settings.core.id(),
+        }
+    }
+
+    fn span(&self, role: Role) -> tracing::Span {
+        let Dispatch { stage, side, .. } = self.dispatch(role);
+        tracing::info_span!(
+            target: "tower_migration",
+            "migration_leg",
+            migration = %self.settings.core.name(),
+            %side, %role, %stage
+        )
+    }
+
+    async fn run<A, O, E>(
+        self,
+        authority: Ready<A>,
+        mark: Mark,
+        place: Place,
+        mine: Report<P>,
+        mut other: Option<OtherLeg<O, P>>,
+    ) -> Answered<P, Req, A>
+    where
+        A: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
+        O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
+        E: fmt::Display + Send + 'static,
+    {
+        let limits = &self.settings.limits;
+        let protocol = &self.settings.protocol;
+        let mut told = None;
+        if self.settings.order == WriteOrder::Concurrent
+            && let Some(leg) = other.take()
+        {
+            let request = protocol.copy(&self.whole, self.dispatch(Role::Other));
+            told = Some(self.start_other(leg, request));
+        }
+
+        let request = protocol.copy(&self.whole, self.dispatch(Role::Authority));
+        let mut hold = Hold {
+            mark,
+            place,
+            _permit: None,
+        };
+        let turn = hold.place.turn();
+        let mut running = Box::pin(
+            leg(authority, request, turn, limits.ready_timeout)
+                .instrument(self.span(Role::Authority)),
+        );
+        let Ok(end) = timeout(limits.leg_timeout, &mut running).await else {
+            // The waiting has ended; the leg has not.
+            let settings = Arc::clone(&self.settings);
+            tokio::spawn(async move {
+                let late = async {
+                    if let LegEnd::Answer(answer) = running.await {
+                        P::drain(answer).await;
+                    }
+                };
+                outlive(&settings, late, hold).await;
+            });
+            mine.failed(LegFault::Timeout);
+            if let Some(leg) = other {
+                leg.skip(SkippedLeg::AuthorityDidNotApply);
+            }
+            return Ok(self.refuse(Refused::AuthorityTimeout));
+        };
+        hold.mark.record(mine.took());
+
+        let (outcome, answer) = match end {
+            LegEnd::Answer(answer) => {
+                let outcome = protocol.judge(&self.whole, &answer);
+                if outcome == Outcome::Applied {
+                    self.record
+                        .learn(Role::Authority, protocol.late_keys(&self.whole, &answer));
+                }
+                (mine.answered(outcome, P::code(&answer)), Ok(Ok(answer)))
+            }
+            LegEnd::Error(error) => (mine.errored(&error), Ok(Err(error))),
+            LegEnd::Panicked => (
+                mine.failed(LegFault::Panicked),
+                Err(Refused::AuthorityPanicked),
+            ),
+            LegEnd::NotReady => (
+                mine.failed(LegFault::NotReady),
+                Err(Refused::AuthorityNotReady),
+            ),
+            LegEnd::Absorbed => unreachable!("only the other leg's place may be absorbed"),
+        };
+        let Hold {
+            mut mark, place, ..
+        } = hold;
+        mark.set_end(outcome.into());
+        // For the order of keys a leg has ended with its head: else a client
+        // that reads slowly would hold up everybody else's writes of the key.
+        drop(place);
+
+        let mut ahead = match answer {
+            Ok(Ok(answer)) => Ok(Ok(P::ahead(answer))),
+            Ok(Err(error)) => Ok(Err(error)),
+            Err(reason) => Err(reason),
+        };
+        if let Some(leg) = other {
+            told = self.follow(leg, outcome, &mut ahead).await;
+        }
+        let theirs = match (self.policy, told) {
+            (FailurePolicy::AuthorityWins, _) => Outcome::NotRun,
+            (_, None) => Outcome::NotRun,
+            (_, Some(told)) => told.await.unwrap_or(Outcome::Unknown),
+        };
+        let answer = ahead.map(|answer| answer.map(|ahead| P::keep(ahead, self.kept_end(mark))));
+        if reply(self.policy, self.synced, outcome, theirs) == Reply::PartialWrite {
+            return Ok(self.refuse(Refused::PartialWrite));
+        }
+        match answer {
+            Ok(answer) => answer,
+            Err(reason) => Ok(self.refuse(reason)),
+        }
+    }
+
+    fn refuse(&self, reason: Refused) -> P::Answer {
+        self.settings.core.counters.refused(reason);
+        self.settings.protocol.refuse(reason)
+    }
+
+    fn kept_end(&self, mark: Mark) -> KeptEnd {
+        let record = Arc::clone(&self.record);
+        KeptEnd {
+            mark,
+            limit: self.settings.limits.abandon_after,
+            runtime: runtime::Handle::current(),
+            broken: Box::new(move || record.answer_broke()),
+        }
+    }
+
+    /// `AuthorityFirst`: starts the other leg if the authority has applied the
+    /// write.
+    async fn follow<O, E>(
+        &self,
+        leg: OtherLeg<O, P>,
+        outcome: Outcome,
+        ahead: &mut Result<Result<P::Ahead, E>, Refused>,
+    ) -> Option<oneshot::Receiver<Outcome>>
+    where
+        O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
+        E: fmt::Display + Send + 'static,
+    {
+        let (Outcome::Applied, Ok(Ok(ahead))) = (outcome, ahead) else {
+            leg.skip(SkippedLeg::AuthorityDidNotApply);
+            return None;
+        };
+        let protocol = &self.settings.protocol;
+        let dispatch = self.dispatch(Role::Other);
+        let request = if protocol.follows() {
+            let limits = &self.settings.limits;
+            let reading = P::read_ahead(ahead, limits.captured_body);
+            let Ok(Some(answer)) = timeout(limits.leg_timeout, reading).await else {
+                leg.skip(SkippedLeg::AnswerTooLarge);
+                return None;
+            };
+            match protocol.copy_after(&self.whole, dispatch, &answer) {
+                Some(request) => request,
+                None => {
+                    leg.skip(SkippedLeg::HookDeclined);
+                    return None;
+                }
+            }
+        } else {
+            protocol.copy(&self.whole, dispatch)
+        };
+        Some(self.start_other(leg, request))
+    }
+
+    /// Runs the other leg in a task of its own, to its end.
+    fn start_other<O, E>(&self, other: OtherLeg<O, P>, request: Req) -> oneshot::Receiver<Outcome>
+    where
+        O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
+        E: fmt::Display + Send + 'static,
+    {
+        let (tell, told) = oneshot::channel();
+        let settings = Arc::clone(&self.settings);
+        let record = Arc::clone(&self.record);
+        let whole = Arc::clone(&self.whole);
+        let OtherLeg {
+            service,
+            mut hold,
+            report,
+        } = other;
+        let turn = hold.place.turn();
+        let run = {
+            let (settings, record) = (Arc::clone(&settings), Arc::clone(&record));
+            async move {
+                let end = leg(service, request, turn, settings.limits.ready_timeout).await;
+                OtherEnd::of::<P, Req, Res, E>(&settings, &record, &whole, end).await
+            }
+        };
+        let task = async move {
+            let mut running = Box::pin(run);
+            match timeout(settings.limits.leg_timeout, &mut running).await {
+                Ok(end) => {
+                    hold.mark.record(report.took());
+                    let outcome = end.report(report);
+                    hold.mark.set_end(outcome.into());
+                    record.other_ended();
+                    drop(hold);
+                    // The client may not wait for it.
+                    let _ = tell.send(outcome);
+                }
+                Err(_) => {
+                    let _ = tell.send(report.failed(LegFault::Timeout));
+                    outlive(&settings, running, hold).await;
+                    record.other_ended();
+                }
+            }
+        };
+        tokio::spawn(task.instrument(self.span(Role::Other)));
+        told
+    }
+}
+
+/// Waits for a leg that nobody else waits for any more, until it is given up.
+/// What it holds, it holds until then, and through the linger.
+async fn outlive<P, F: Future>(settings: &Settings<P>, running: F, mut hold: Hold) {
+    hold.mark.set_end(Outcome::Unknown.into());
+    if timeout(settings.limits.abandon_after, running)
+        .await
+        .is_err()
+    {
+        settings
+            .core
+            .counters
+            .fault(hold.mark.side(), LegFault::Abandoned);
+        sleep(settings.core.linger()).await;
+    }
+}
+
+/// How the other leg ended, its answer read to the end and thrown away.
+enum OtherEnd {
+    Answered(Outcome, u16),
+    Error(String),
+    Failed(LegFault),
+    Absorbed,
+}
+
+impl OtherEnd {
+    async fn of<P, Req, Res, E>(
+        settings: &Settings<P>,
+        record: &Record<P>,
+        whole: &P::Whole,
+        end: LegEnd<Res, E>,
+    ) -> Self
+    where
+        P: Seam<Req, Res>,
+        E: fmt::Display,
+    {
+        match end {
+            LegEnd::Answer(answer) => {
+                let protocol = &settings.protocol;
+                let outcome = protocol.judge(whole, &answer);
+                if outcome == Outcome::Applied {
+                    record.learn(Role::Other, protocol.late_keys(whole, &answer));
+                }
+                let code = P::code(&answer);
+                // A handler that streams may still be writing.
+                if P::drain(answer).await {
+                    Self::Answered(outcome, code)
+                } else {
+                    Self::Failed(LegFault::BodyFailed)
+                }
+            }
+            LegEnd::Error(error) => Self::Error(error.to_string()),
+            LegEnd::Panicked => Self::Failed(LegFault::Panicked),
+            LegEnd::NotReady => Self::Failed(LegFault::NotReady),
+            LegEnd::Absorbed => Self::Absorbed,
+        }
+    }
+
+    fn report<P: Send + Sync + 'static>(self, report: Report<P>) -> Outcome {
+        match self {
+            Self::Answered(outcome, code) => report.answered(outcome, code),
+            Self::Error(error) => report.errored(&error),
+            Self::Failed(fault) => report.failed(fault),
+            Self::Absorbed => report.absorbed(),
+        }
+    }
+}
+
+impl<S, P: Send + Sync + 'static> OtherLeg<S, P> {
+    fn skip(self, reason: SkippedLeg) {
+        self.report.skipped(reason);
+        self.hold.mark.unused();
+    }
+}

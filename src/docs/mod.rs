@@ -1,0 +1,1 @@
+//! Pages to read: none of this is code.

@@ -1,0 +1,102 @@
+//! The one word that every request reads: stage, epoch, hold.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::ledger::SLOTS;
+use crate::stage::Stage;
+
+/// What a request is admitted under. One load gives all of it, so no request
+/// can see half of a flip.
+///
+/// Bits 0–1 stage, 2 hold, 3 raise, 4–7 ledger slot, 8–63 epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Word(u64);
+
+const HOLD: u64 = 1 << 2;
+const RAISE: u64 = 1 << 3;
+const SLOT_SHIFT: u32 = 4;
+const EPOCH_SHIFT: u32 = 8;
+const _: () = assert!(SLOTS == 1 << (EPOCH_SHIFT - SLOT_SHIFT));
+
+impl Word {
+    pub(crate) const fn new(stage: Stage, epoch: u64, slot: usize) -> Self {
+        Self(stage as u64 | (slot as u64) << SLOT_SHIFT | epoch << EPOCH_SHIFT)
+    }
+
+    pub(crate) const fn holding(self) -> Self {
+        Self(self.0 | HOLD)
+    }
+
+    pub(crate) const fn raised(self) -> Self {
+        Self(self.0 | RAISE)
+    }
+
+    pub(crate) const fn stage(self) -> Stage {
+        Stage::from_bits(self.0)
+    }
+
+    /// Writes must wait until the flip is over.
+    pub(crate) const fn holds(self) -> bool {
+        self.0 & HOLD != 0
+    }
+
+    /// Writes must wait for both legs, whatever their policy.
+    pub(crate) const fn raises(self) -> bool {
+        self.0 & RAISE != 0
+    }
+
+    pub(crate) const fn slot(self) -> usize {
+        (self.0 >> SLOT_SHIFT) as usize & (SLOTS - 1)
+    }
+
+    pub(crate) const fn epoch(self) -> u64 {
+        self.0 >> EPOCH_SHIFT
+    }
+}
+
+/// The word, where requests find it. Written by flips only, so its cache line
+/// stays shared between the cores that read it.
+#[derive(Debug)]
+pub(crate) struct Gate(AtomicU64);
+
+impl Gate {
+    pub(crate) const fn new(word: Word) -> Self {
+        Self(AtomicU64::new(word.0))
+    }
+
+    pub(crate) fn load(&self) -> Word {
+        Word(self.0.load(Ordering::SeqCst))
+    }
+
+    /// Callers hold the step lock: there is one writer at a time.
+    pub(crate) fn store(&self, word: Word) {
+        self.0.store(word.0, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        for stage in Stage::ALL {
+            for slot in [0, 1, SLOTS - 1] {
+                for epoch in [0, 1, u64::MAX >> 8] {
+                    let word = Word::new(stage, epoch, slot);
+                    assert_eq!(
+                        (word.stage(), word.slot(), word.epoch()),
+                        (stage, slot, epoch)
+                    );
+                    assert!(!word.holds() && !word.raises());
+                    let both = word.holding().raised();
+                    assert!(both.holds() && both.raises());
+                    assert_eq!(
+                        (both.stage(), both.slot(), both.epoch()),
+                        (stage, slot, epoch)
+                    );
+                }
+            }
+        }
+    }
+}

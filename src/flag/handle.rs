@@ -1,0 +1,343 @@
+//! The handle that moves the flag.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    Blocked, Core, FlagStore, HandleBuilder, InFlight, MemoryStore, Moved, OpenError, Status,
+    ledger::Kind,
+    options::{ConfigError, Options, check_rate},
+    steps::Target,
+};
+use crate::{
+    compare::Mismatch,
+    reconcile::{DirtyKey, Key, RightSide},
+    stage::{Side, Stage, Urgency},
+};
+
+/// Moves the flag of one migration, and shows where it stands.
+///
+/// Clones are handles to the same flag; layers made from any of them obey it.
+/// A layer goes on at the present stage when all its handles are gone.
+///
+/// # Example: the whole way
+///
+/// ```
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// # runtime.block_on(async {
+/// use tower_migration::{MigrationHandle, Side, Stage};
+///
+/// let migration = MigrationHandle::new("airports");
+/// migration.advance().await?; // write-both: writes go to both sides
+/// migration.settled().await; // none that knew only old is left
+/// // … copy the existing data here …
+/// migration.confirm_synced(Side::New).await?;
+/// migration.advance().await?; // read-new: the same, but new answers
+/// migration.advance().await?; // new-only
+/// assert_eq!(migration.stage(), Stage::NewOnly);
+/// # Ok::<(), tower_migration::Blocked>(())
+/// # }).unwrap();
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "a handle moves the flag of the layers that are made from it"]
+pub struct MigrationHandle {
+    pub(crate) core: Arc<Core>,
+}
+
+impl MigrationHandle {
+    /// A flag at `OldOnly` that is kept in memory only: a restart forgets it,
+    /// which the log says at its first step. For tests; use
+    /// [`open`](Self::open) in production.
+    pub fn new(name: &str) -> Self {
+        Self::in_memory(name.into(), Options::default())
+    }
+
+    /// Sets limits before the handle is made.
+    pub fn builder(name: &str) -> HandleBuilder {
+        HandleBuilder::new(name)
+    }
+
+    /// A flag that stands where `store` says it stood.
+    ///
+    /// After a stop without [`shutdown`](Self::shutdown) in a two-sided stage,
+    /// the side that is not the authority counts as unsynced: a write may have
+    /// landed on one side alone.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if the record cannot be read or is not there. Never a
+    /// default stage.
+    pub async fn open(name: &str, store: impl FlagStore) -> Result<Self, OpenError> {
+        Self::open_with(name.into(), Options::default(), Arc::new(store)).await
+    }
+
+    pub(super) fn in_memory(name: Arc<str>, options: Options) -> Self {
+        let store = MemoryStore::new();
+        let record = store.record();
+        Self {
+            core: Arc::new(Core::new(name, options, Arc::new(store), true, &record)),
+        }
+    }
+
+    pub(super) async fn open_with(
+        name: Arc<str>,
+        options: Options,
+        store: Arc<dyn FlagStore>,
+    ) -> Result<Self, OpenError> {
+        let record = store.load().await?.ok_or(OpenError::Missing)?;
+        let mut record = record.after_restart();
+        record.clean = false;
+        record.epoch += 1;
+        store.save(record.clone()).await?;
+        tracing::info!(
+            target: "tower_migration",
+            migration = %name, stage = %record.stage, epoch = record.epoch,
+            "flag opened"
+        );
+        Ok(Self {
+            core: Arc::new(Core::new(name, options, store, false, &record)),
+        })
+    }
+
+    /// The name given at the start, which every metric and log line carries.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.core.name()
+    }
+
+    /// The stage, right now.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.core.word().stage()
+    }
+
+    /// Everything there is to know, as data and as a page for a person.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let core = &self.core;
+        let word = core.word();
+        let ledger = core.ledger;
+        let on = |side| InFlight {
+            reads: ledger.in_flight(Kind::read(side)),
+            writes: ledger.in_flight(Kind::write(side)) + ledger.in_flight(Kind::other_write(side)),
+            shadows: ledger.in_flight(Kind::shadow(side)),
+        };
+        let (right_on_old, right_on_new, conflicts) = {
+            let dirty = core.dirty();
+            let count = |right| dirty.count(right).0;
+            (
+                count(RightSide::Is(Side::Old)),
+                count(RightSide::Is(Side::New)),
+                count(RightSide::Conflict),
+            )
+        };
+        Status {
+            name: Arc::clone(core.name()),
+            stage: word.stage(),
+            epoch: word.epoch(),
+            authority: word.stage().authority(),
+            sync: core.sync(),
+            settled: core.is_settled(),
+            earlier_writes: ledger.earlier_writes(word.slot()),
+            holding: word.holds(),
+            stepping: core.step.try_lock().is_err(),
+            shadow_rate: core.shadow_rate(),
+            on_old: on(Side::Old),
+            on_new: on(Side::New),
+            dirty_right_on_old: right_on_old,
+            dirty_right_on_new: right_on_new,
+            conflicts,
+            upgraded_on_old: core.upgraded[0].load(Ordering::Relaxed),
+            upgraded_on_new: core.upgraded[1].load(Ordering::Relaxed),
+            held_writes: core.counters.held_writes(),
+            forced: core
+                .forced
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .clone(),
+            shut_down: core.shut_down.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Moves the flag to a neighbouring stage, in order. Asking for the present
+    /// stage succeeds and changes nothing.
+    ///
+    /// Waits until writes of earlier epochs have ended (at most
+    /// [`step_deadline`](HandleBuilder::step_deadline)). Where the authority
+    /// changes (1→2, 2→1), writes are then held for a moment (at most
+    /// [`hold`](HandleBuilder::hold)) so that no read after the flip misses a
+    /// write acknowledged before it; no client sees an error. Afterwards call
+    /// [`settled`](Self::settled) before you copy data.
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked`], with every reason at once. Nothing has changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before the record is written puts everything back
+    /// as it was; afterwards the step finishes by itself.
+    pub async fn move_to(&self, stage: Stage) -> Result<Moved, Blocked> {
+        self.core.step(Target::Stage(stage), Urgency::Orderly).await
+    }
+
+    /// One step towards new, in order; see [`move_to`](Self::move_to).
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked`], also at `NewOnly`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`move_to`](Self::move_to).
+    pub async fn advance(&self) -> Result<Moved, Blocked> {
+        self.core.step(Target::Next, Urgency::Orderly).await
+    }
+
+    /// One step back. From `ReadNew` this is the *emergency exit*: it flips at
+    /// once, writes in flight or not, and makes a step that is waiting give
+    /// way. The keys whose writes were still running on old become dirty, with
+    /// new as their right side, and are named in [`Moved::tainted`].
+    ///
+    /// If the record cannot be written the flag flips all the same; until it is
+    /// durable, writes wait for both sides.
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked`]: at `OldOnly`; from `ReadNew` only while old is not synced
+    /// (it would serve data with holes; [`force`](Self::force) does it anyway).
+    ///
+    /// # Cancel safety
+    ///
+    /// From `ReadNew` the flip has happened once the future was polled and did
+    /// not fail; else as [`move_to`](Self::move_to).
+    pub async fn rollback(&self) -> Result<Moved, Blocked> {
+        self.core.step(Target::Previous, Urgency::Emergency).await
+    }
+
+    /// Moves the flag to any stage, at once, without any check.
+    ///
+    /// It is logged loudly, stays in the status with its `reason`, and un-syncs
+    /// what its path skipped. Writes can be lost: this is for the moment when
+    /// every other way is worse.
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked`] only if the record cannot be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`move_to`](Self::move_to).
+    pub async fn force(
+        &self,
+        stage: Stage,
+        reason: impl Into<String> + Send,
+    ) -> Result<Moved, Blocked> {
+        self.core.force_to(stage, reason.into()).await
+    }
+
+    /// Says that `side` holds all data, dirty keys aside: the operator's word,
+    /// in place of a backfill or a verify.
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked`] in a one-sided stage (the other side is not written, so it
+    /// cannot stay synced), before the stage has [`settled`](Self::settled)
+    /// (a write that knew one side only could still land), while a step is
+    /// under way, or if the record cannot be written.
+    pub async fn confirm_synced(&self, side: Side) -> Result<(), Blocked> {
+        self.core.confirm(side).await
+    }
+
+    /// Resolves when no *write* admitted before the last flip is left: detached
+    /// and timed-out legs, streaming answers and the linger of cut-off writes
+    /// included.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
+    pub async fn settled(&self) {
+        self.core.ledger.settled(|| self.core.word().slot()).await;
+    }
+
+    /// Resolves when nothing at all runs on `side`: no read, no write, no
+    /// shadow read, no answer that is still streaming. Meant for a side that
+    /// the flag no longer needs and that is to be switched off. Upgraded
+    /// connections are not waited for: see [`Status`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
+    pub async fn drained(&self, side: Side) {
+        self.core.ledger.drained(side).await;
+    }
+
+    /// A receiver that sees every change of the stage (the last one, if several
+    /// came at once).
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Stage> {
+        self.core.changes.subscribe()
+    }
+
+    /// Which share of reads is shadowed in the two-sided stages, 0 (the
+    /// default) to 1. Takes effect with the next read.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Rate`] if it is not a number from 0 to 1; the rate stays
+    /// as it was.
+    pub fn set_shadow_rate(&self, rate: f64) -> Result<(), ConfigError> {
+        self.core.set_shadow_rate(check_rate(rate)?);
+        Ok(())
+    }
+
+    /// The keys whose two sides may differ.
+    #[must_use]
+    pub fn dirty_keys(&self) -> Vec<DirtyKey> {
+        self.core.list_dirty()
+    }
+
+    /// Decides which side of a key in conflict is right, so that it can be
+    /// copied. Answers whether the key was in conflict.
+    pub fn resolve_conflict(&self, key: &Key, right: Side) -> bool {
+        self.core.dirty().resolve(key, right)
+    }
+
+    /// The latest mismatches, oldest first, at most
+    /// [`recent_mismatches`](HandleBuilder::recent_mismatches) of them.
+    #[must_use]
+    pub fn recent_mismatches(&self) -> Vec<Mismatch> {
+        self.core.recent()
+    }
+
+    /// Publishes the counters to the `metrics` recorder now; otherwise that
+    /// happens once a second while a layer is in use.
+    pub fn publish_metrics(&self) {
+        self.core.publish();
+    }
+
+    /// Waits until every leg of a write and every shadow read has ended, those
+    /// without a client included, then notes a clean stop.
+    ///
+    /// Call it when the server has stopped taking requests. It does not refuse
+    /// any itself, but no step is taken afterwards.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again; a stop is clean only once it has
+    /// resolved.
+    pub async fn shutdown(&self) {
+        self.core.close().await;
+    }
+}
+
+impl fmt::Debug for MigrationHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MigrationHandle").field(&self.core).finish()
+    }
+}

@@ -1,0 +1,21 @@
+//! The read-write flag: the handle, who is in flight, the rules of a flip, and
+//! where the flag is kept.
+
+mod blocked;
+mod core;
+mod gate;
+mod handle;
+mod ledger;
+mod options;
+mod status;
+mod steps;
+mod store;
+
+pub use self::blocked::{Blocked, Reason};
+pub(crate) use self::core::{Admission, Core, Held, Plan};
+pub(crate) use self::gate::Word;
+pub use self::handle::MigrationHandle;
+pub(crate) use self::ledger::{End, Kind, Ledger, Mark};
+pub use self::options::{ConfigError, HandleBuilder};
+pub use self::status::{Forced, InFlight, Moved, Status};
+pub use self::store::{BoxFuture, FlagStore, MemoryStore, OpenError, Record, StoreError};

@@ -1,0 +1,185 @@
+//! Limits of a handle, and what a bad one looks like.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{FlagStore, MigrationHandle, OpenError};
+
+/// A configuration that cannot work, found when it is given.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A rate is not a number from 0 to 1.
+    Rate {
+        /// What was given.
+        rate: f64,
+    },
+    /// A limit is zero.
+    Zero {
+        /// The limit's name.
+        limit: &'static str,
+    },
+    /// One limit must be at least another.
+    TooSmall {
+        /// The limit that is too small.
+        limit: &'static str,
+        /// The one that it must reach.
+        than: &'static str,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate { rate } => write!(f, "rate {rate} is not between 0 and 1"),
+            Self::Zero { limit } => write!(
+                f,
+                "limit `{limit}` is 0, which would refuse everything: give at least 1"
+            ),
+            Self::TooSmall { limit, than } => {
+                write!(f, "limit `{limit}` must be at least `{than}`")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A rate from 0 to 1, or the error that says so.
+pub(crate) fn check_rate(rate: f64) -> Result<f64, ConfigError> {
+    if (0.0..=1.0).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err(ConfigError::Rate { rate })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) dirty_keys: usize,
+    pub(crate) recent_mismatches: usize,
+    pub(crate) hold: Duration,
+    pub(crate) step_deadline: Duration,
+    pub(crate) linger: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            dirty_keys: 100_000,
+            recent_mismatches: 64,
+            hold: Duration::from_secs(1),
+            step_deadline: Duration::from_secs(10),
+            linger: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Makes a [`MigrationHandle`] with other limits than the defaults.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_migration::MigrationHandle;
+///
+/// let migration = MigrationHandle::builder("airports")
+///     .hold(Duration::from_millis(500))
+///     .dirty_keys(10_000)
+///     .build()?;
+/// assert_eq!(migration.name(), "airports");
+/// # Ok::<(), tower_migration::ConfigError>(())
+/// ```
+#[must_use = "a builder does nothing until `build` or `open`"]
+#[derive(Clone, Debug)]
+pub struct HandleBuilder {
+    name: Arc<str>,
+    options: Options,
+}
+
+impl HandleBuilder {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            options: Options::default(),
+        }
+    }
+
+    /// How many dirty keys are kept in memory (default 100 000). A key that
+    /// does not fit un-syncs the side that is wrong: nothing is lost, but the
+    /// side has to be copied or verified as a whole.
+    pub fn dirty_keys(mut self, limit: usize) -> Self {
+        self.options.dirty_keys = limit;
+        self
+    }
+
+    /// How many mismatches
+    /// [`recent_mismatches`](MigrationHandle::recent_mismatches) keeps, the
+    /// newest (default 64).
+    pub fn recent_mismatches(mut self, limit: usize) -> Self {
+        self.options.recent_mismatches = limit;
+        self
+    }
+
+    /// How long a flip that changes the authority may hold writes (default
+    /// 1 s). If what runs has not ended by then, nothing changes and the held
+    /// writes go on.
+    pub fn hold(mut self, limit: Duration) -> Self {
+        self.options.hold = limit;
+        self
+    }
+
+    /// How long a step waits for earlier writes before it gives up, the hold
+    /// not counted (default 10 s). Nothing is held during that wait.
+    pub fn step_deadline(mut self, limit: Duration) -> Self {
+        self.options.step_deadline = limit;
+        self
+    }
+
+    /// How long a write that was cut off (its client hung up on a one-sided
+    /// stage, or it was abandoned) is believed to be able to land still
+    /// (default 1 s). It delays [`settled`](MigrationHandle::settled) and any
+    /// copy of its key by that much. Zero switches it off.
+    pub fn linger(mut self, length: Duration) -> Self {
+        self.options.linger = length;
+        self
+    }
+
+    fn check(self) -> Result<(Arc<str>, Options), ConfigError> {
+        let options = self.options;
+        let zero = |limit| Err(ConfigError::Zero { limit });
+        if options.dirty_keys == 0 {
+            return zero("dirty_keys");
+        }
+        if options.recent_mismatches == 0 {
+            return zero("recent_mismatches");
+        }
+        if options.hold.is_zero() {
+            return zero("hold");
+        }
+        if options.step_deadline.is_zero() {
+            return zero("step_deadline");
+        }
+        Ok((self.name, options))
+    }
+
+    /// A handle that forgets its stage with the process, as
+    /// [`MigrationHandle::new`] makes.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Zero`] if a limit is zero.
+    pub fn build(self) -> Result<MigrationHandle, ConfigError> {
+        let (name, options) = self.check()?;
+        Ok(MigrationHandle::in_memory(name, options))
+    }
+
+    /// A handle that keeps its stage in `store`, as [`MigrationHandle::open`]
+    /// makes.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Config`] if a limit is zero, or whatever
+    /// [`MigrationHandle::open`] says.
+    pub async fn open(self, store: impl FlagStore) -> Result<MigrationHandle, OpenError> {
+        let (name, options) = self.check()?;
+        MigrationHandle::open_with(name, options, Arc::new(store)).await
+    }
+}

@@ -1,0 +1,181 @@
+//! What a handle shows of itself.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    reconcile::Key,
+    stage::{Side, Stage, SyncTable},
+};
+
+/// A step that was taken.
+#[derive(Clone, Debug)]
+#[must_use = "`tainted` names the keys that a hurried step made dirty"]
+#[non_exhaustive]
+pub struct Moved {
+    /// The stage before.
+    pub from: Stage,
+    /// The stage now.
+    pub to: Stage,
+    /// The epoch that the step opened.
+    pub epoch: u64,
+    /// For how long writes were held; zero where the step holds none.
+    pub held: Duration,
+    /// Keys that became dirty because their writes were in flight on the new
+    /// authority when the flag flipped at once. Empty for orderly steps.
+    pub tainted: Vec<Key>,
+    /// Open upgraded connections that stay with the side they began on.
+    pub upgraded: usize,
+}
+
+/// A stage that was forced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Forced {
+    /// The stage before.
+    pub from: Stage,
+    /// The stage that was forced.
+    pub to: Stage,
+    /// What the operator said.
+    pub reason: String,
+    /// When, by the machine's clock.
+    pub at: SystemTime,
+}
+
+/// What runs on one side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct InFlight {
+    /// Reads of clients.
+    pub reads: u64,
+    /// Legs of writes.
+    pub writes: u64,
+    /// Shadow reads.
+    pub shadows: u64,
+}
+
+/// The state of a migration at one moment, as data; its `Display` is a page
+/// for a person.
+///
+/// ```
+/// use tower_migration::{MigrationHandle, Stage};
+///
+/// let status = MigrationHandle::new("airports").status();
+/// assert_eq!(status.stage, Stage::OldOnly);
+/// assert!(status.to_string().contains("airports: old-only"));
+/// ```
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Status {
+    /// The handle's name.
+    pub name: Arc<str>,
+    /// The stage.
+    pub stage: Stage,
+    /// The epoch.
+    pub epoch: u64,
+    /// The side whose answer the clients get.
+    pub authority: Side,
+    /// What is known about the sides' data.
+    pub sync: SyncTable,
+    /// Whether no write of an earlier epoch is left.
+    pub settled: bool,
+    /// Writes of earlier epochs still running.
+    pub earlier_writes: u64,
+    /// Whether writes are held for a flip right now.
+    pub holding: bool,
+    /// Whether a step is under way.
+    pub stepping: bool,
+    /// The share of reads that are shadowed, 0 to 1.
+    pub shadow_rate: f64,
+    /// What runs on old.
+    pub on_old: InFlight,
+    /// What runs on new.
+    pub on_new: InFlight,
+    /// Dirty keys whose data is right on old.
+    pub dirty_right_on_old: usize,
+    /// Dirty keys whose data is right on new.
+    pub dirty_right_on_new: usize,
+    /// Dirty keys claimed by both sides.
+    pub conflicts: usize,
+    /// Open upgraded connections on old that hold their token.
+    pub upgraded_on_old: usize,
+    /// Open upgraded connections on new that hold their token.
+    pub upgraded_on_new: usize,
+    /// Writes that have waited for a flip, ever.
+    pub held_writes: u64,
+    /// Stages that were forced, the newest last, at most 16.
+    pub forced: Vec<Forced>,
+    /// Whether `shutdown` was called.
+    pub shut_down: bool,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}: {} (stage {}, epoch {}), {} is the authority",
+            self.name,
+            self.stage,
+            u8::from(self.stage),
+            self.epoch,
+            self.authority
+        )?;
+        writeln!(
+            f,
+            "  old is {}, new is {}",
+            self.sync.old.as_str(),
+            self.sync.new.as_str()
+        )?;
+        if self.settled {
+            writeln!(f, "  settled: no write of an earlier epoch is left")?;
+        } else {
+            writeln!(
+                f,
+                "  not settled: {} earlier writes may still land",
+                self.earlier_writes
+            )?;
+        }
+        if self.holding {
+            writeln!(f, "  writes are being held for a flip")?;
+        } else if self.stepping {
+            writeln!(f, "  a step is under way")?;
+        }
+        writeln!(
+            f,
+            "  dirty keys: {} right on old, {} right on new, {} in conflict",
+            self.dirty_right_on_old, self.dirty_right_on_new, self.conflicts
+        )?;
+        for (side, on) in [(Side::Old, self.on_old), (Side::New, self.on_new)] {
+            writeln!(
+                f,
+                "  on {side}: {} reads, {} writes, {} shadow reads",
+                on.reads, on.writes, on.shadows
+            )?;
+        }
+        writeln!(f, "  shadow rate {}", self.shadow_rate)?;
+        if self.upgraded_on_old + self.upgraded_on_new > 0 {
+            writeln!(
+                f,
+                "  upgraded connections: {} on old, {} on new",
+                self.upgraded_on_old, self.upgraded_on_new
+            )?;
+        }
+        for forced in &self.forced {
+            writeln!(
+                f,
+                "  FORCED {} to {}: {}",
+                forced.from, forced.to, forced.reason
+            )?;
+        }
+        if self.shut_down {
+            writeln!(f, "  shut down")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,556 @@
+//! How the flag moves.
+//!
+//! One step at a time. A step first checks what it needs, then waits for the
+//! writes of earlier epochs, and only then changes anything. Where the
+//! authority changes, writes are *held* around the flip:
+//!
+//! 1. *raise*: new writes wait for both their legs, so that what follows is
+//!    short;
+//! 2. writes that began before that end;
+//! 3. *hold*: new writes wait; those in flight end, detached legs too;
+//! 4. check again: no dirty key, still synced;
+//! 5. the record is written, the flag flips, the held writes go on.
+//!
+//! Until the record is written, dropping the caller's future (or any failure)
+//! puts everything back. From then on a task of its own finishes the step.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::OwnedMutexGuard,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{Blocked, Core, Forced, Moved, Reason, Record, StoreError, Word};
+use crate::{
+    reconcile::{Key, RightSide},
+    stage::{Passage, Permission, Side, Stage, SyncState, Urgency, passage, permission},
+};
+
+/// Where a step is to lead.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Target {
+    Stage(Stage),
+    Next,
+    Previous,
+}
+
+impl Target {
+    const fn from(self, stage: Stage) -> Option<Stage> {
+        match self {
+            Self::Stage(stage) => Some(stage),
+            Self::Next => stage.next(),
+            Self::Previous => stage.previous(),
+        }
+    }
+}
+
+/// The right to move the flag.
+type Turn = OwnedMutexGuard<()>;
+
+/// How many forced stages the status remembers.
+const FORCED: usize = 16;
+
+/// How long to wait before a record that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Core {
+    pub(super) async fn step(
+        self: &Arc<Self>,
+        target: Target,
+        urgency: Urgency,
+    ) -> Result<Moved, Blocked> {
+        self.ensure_published();
+        let result = self.try_step(target, urgency).await;
+        if let Err(blocked) = &result {
+            self.counters.blocked();
+            tracing::warn!(target: "tower_migration", migration = %self.name(), "{blocked}");
+        }
+        result
+    }
+
+    async fn try_step(
+        self: &Arc<Self>,
+        target: Target,
+        urgency: Urgency,
+    ) -> Result<Moved, Blocked> {
+        let turn = self.turn(target, urgency).await?;
+        let from = self.word().stage();
+        let blocked = |reasons| Blocked::new(from, target.from(from), reasons);
+        let Some(to) = target.from(from) else {
+            return Err(blocked(vec![Reason::NoSuchStage]));
+        };
+        let passage = passage(from, to, urgency);
+        match passage {
+            Passage::Stay => return Ok(self.moved(from, Duration::ZERO, Vec::new())),
+            Passage::Jump => return Err(blocked(vec![Reason::NotNeighbour])),
+            Passage::Flip | Passage::Held | Passage::Emergency => {}
+        }
+        if self.shut_down.load(Ordering::SeqCst) {
+            return Err(blocked(vec![Reason::ShutDown]));
+        }
+        let needs = permission(from, to, urgency);
+        self.check(needs).map_err(blocked)?;
+        if passage == Passage::Emergency {
+            return Ok(self.exit(turn, to).await);
+        }
+        self.wait_settled(self.options.step_deadline)
+            .await
+            .map_err(|r| blocked(vec![r]))?;
+        if passage == Passage::Held {
+            return self.held(turn, to, needs).await.map_err(blocked);
+        }
+        let slot = self.slot().map_err(|r| blocked(vec![r]))?;
+        let commit = Commit {
+            core: Arc::clone(self),
+            turn,
+            to,
+            slot,
+            restore: None,
+        };
+        commit.run().await.map_err(blocked)
+    }
+
+    /// Waits for nobody, but makes a waiting step give way to the emergency
+    /// exit.
+    async fn turn(&self, target: Target, urgency: Urgency) -> Result<Turn, Blocked> {
+        if let Ok(turn) = Arc::clone(&self.step).try_lock_owned() {
+            return Ok(turn);
+        }
+        let stage = self.word().stage();
+        if urgency == Urgency::Emergency && stage == Stage::ReadNew {
+            return Ok(self.overtake().await);
+        }
+        Err(Blocked::new(stage, target.from(stage), vec![Reason::Busy]))
+    }
+
+    async fn overtake(&self) -> Turn {
+        struct Overtaking<'a>(&'a Core);
+        impl Drop for Overtaking<'_> {
+            fn drop(&mut self) {
+                self.0.overtaking.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.overtaking.fetch_add(1, Ordering::SeqCst);
+        let _overtaking = Overtaking(self);
+        self.overtaken.notify_waiters();
+        Arc::clone(&self.step).lock_owned().await
+    }
+
+    /// Everything that stands against a step right now.
+    fn check(&self, needs: Permission) -> Result<(), Vec<Reason>> {
+        let mut reasons = Vec::new();
+        if let Some(side) = needs.synced {
+            let state = self.sync().get(side);
+            if !state.is_synced() {
+                reasons.push(Reason::NotSynced { side, state });
+            }
+        }
+        let dirty = self.dirty();
+        for right in Side::ALL {
+            let (count, oldest) = dirty.count(RightSide::Is(right));
+            if needs.no_dirty_from[right.index()] && count > 0 {
+                let oldest = oldest.unwrap_or_default();
+                reasons.push(Reason::DirtyKeys {
+                    right,
+                    count,
+                    oldest,
+                });
+            }
+        }
+        let (count, oldest) = dirty.count(RightSide::Conflict);
+        if needs.no_dirty_from.contains(&true) && count > 0 {
+            let oldest = oldest.unwrap_or_default();
+            reasons.push(Reason::Conflicts { count, oldest });
+        }
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(reasons)
+        }
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        let slot = self.word().slot();
+        self.ledger.earlier_writes(slot) == 0 && !self.ledger.is_lingering(slot)
+    }
+
+    /// Waits for the writes of earlier epochs, at most `limit`.
+    async fn wait_settled(&self, limit: Duration) -> Result<(), Reason> {
+        let began = Instant::now();
+        let mut settled = pin!(self.ledger.settled(|| self.word().slot()));
+        let mut overtaken = pin!(self.is_overtaken());
+        // Which of the two came first; settled wins a tie.
+        let first = poll_fn(|cx| {
+            if settled.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            overtaken.as_mut().poll(cx).map(|()| Err(Reason::Overtaken))
+        });
+        timeout_at(began + limit, first).await.unwrap_or_else(|_| {
+            let writes = self.ledger.earlier_writes(self.word().slot());
+            Err(Reason::NotSettled {
+                writes,
+                waited: began.elapsed(),
+            })
+        })
+    }
+
+    async fn is_overtaken(&self) {
+        loop {
+            let mut overtaken = pin!(self.overtaken.notified());
+            overtaken.as_mut().enable();
+            if self.overtaking.load(Ordering::SeqCst) > 0 {
+                return;
+            }
+            overtaken.await;
+        }
+    }
+
+    /// The flip under which writes are held.
+    async fn held(
+        self: &Arc<Self>,
+        turn: Turn,
+        to: Stage,
+        needs: Permission,
+    ) -> Result<Moved, Vec<Reason>> {
+        let mut restore = Restore {
+            core: Arc::clone(self),
+            held: None,
+            armed: true,
+        };
+        self.open_epoch(Word::raised).map_err(|r| vec![r])?;
+        self.wait_settled(self.options.step_deadline)
+            .await
+            .map_err(|r| vec![r])?;
+
+        restore.held = Some(Instant::now());
+        self.open_epoch(|word| word.raised().holding())
+            .map_err(|r| vec![r])?;
+        self.wait_settled(self.options.hold)
+            .await
+            .map_err(|reason| {
+                vec![match reason {
+                    Reason::NotSettled { writes, waited } => Reason::HoldTooLong {
+                        writes,
+                        held: waited,
+                    },
+                    other => other,
+                }]
+            })?;
+        self.check(needs)?;
+        let slot = self.slot().map_err(|r| vec![r])?;
+        let core = Arc::clone(self);
+        Commit {
+            core,
+            turn,
+            to,
+            slot,
+            restore: Some(restore),
+        }
+        .run()
+        .await
+    }
+
+    /// The emergency exit: flips at once, then writes the record. Until that
+    /// is durable, writes wait for both legs.
+    async fn exit(self: &Arc<Self>, turn: Turn, to: Stage) -> Moved {
+        let from = self.word().stage();
+        // An epoch that shares its slot with the last one makes `settled` wait
+        // for more than it must, never for less.
+        let slot = self.slot().unwrap_or_else(|_| self.word().slot());
+        let epoch = self.word().epoch() + 1;
+        self.flip(Word::new(to, epoch, slot).raised());
+        let tainted = self.taint(to.authority());
+        let moved = self.moved(from, Duration::ZERO, tainted);
+        tracing::warn!(
+            target: "tower_migration",
+            migration = %self.name(),
+            tainted = moved.tainted.len(),
+            "rolled back at once; keys in flight are dirty"
+        );
+        let core = Arc::clone(self);
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        tokio::spawn(async move {
+            let mut tell = Some(tell);
+            while let Err(error) = core.save(to, epoch).await {
+                tracing::error!(
+                    target: "tower_migration",
+                    migration = %core.name(),
+                    error = &error as &dyn std::error::Error,
+                    "the stage is not on record: writes wait for both sides until it is"
+                );
+                tell.take();
+                sleep(RETRY).await;
+            }
+            // Nobody else can have moved the flag: this task holds the turn.
+            // No slot free leaves the raise on, which is slow, not wrong.
+            let _ = core.open_epoch(|word| word);
+            drop(turn);
+            drop(tell);
+        });
+        // Resolves with an error once the record is written or has failed.
+        let _ = told.await;
+        moved
+    }
+
+    pub(super) async fn force_to(
+        self: &Arc<Self>,
+        to: Stage,
+        reason: String,
+    ) -> Result<Moved, Blocked> {
+        self.ensure_published();
+        let turn = self.overtake().await;
+        let from = self.word().stage();
+        tracing::warn!(
+            target: "tower_migration",
+            migration = %self.name(), %from, %to, reason,
+            "FORCED: checks are skipped, data may be lost or stale"
+        );
+        {
+            let mut forced = self
+                .forced
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            if forced.len() >= FORCED {
+                forced.remove(0);
+            }
+            forced.push(Forced {
+                from,
+                to,
+                reason,
+                at: SystemTime::now(),
+            });
+        }
+        if from == to {
+            return Ok(self.moved(from, Duration::ZERO, Vec::new()));
+        }
+        if passage(from, to, Urgency::Emergency) == Passage::Emergency {
+            return Ok(self.exit(turn, to).await);
+        }
+        let slot = self.slot().unwrap_or_else(|_| self.word().slot());
+        let commit = Commit {
+            core: Arc::clone(self),
+            turn,
+            to,
+            slot,
+            restore: None,
+        };
+        let mut moved = commit
+            .run()
+            .await
+            .map_err(|reasons| Blocked::new(from, Some(to), reasons))?;
+        if from.authority() != to.authority() {
+            moved.tainted = self.taint(to.authority());
+        }
+        Ok(moved)
+    }
+
+    pub(super) async fn confirm(&self, side: Side) -> Result<(), Blocked> {
+        let stage = self.word().stage();
+        let blocked = |reason| Blocked::new(stage, None, vec![reason]);
+        let Ok(_turn) = self.step.try_lock() else {
+            return Err(blocked(Reason::Busy));
+        };
+        if !stage.is_two_sided() {
+            return Err(blocked(Reason::OneSided));
+        }
+        if !self.is_settled() {
+            let writes = self.ledger.earlier_writes(self.word().slot());
+            return Err(blocked(Reason::NotSettled {
+                writes,
+                waited: Duration::ZERO,
+            }));
+        }
+        let before = self.sync().get(side);
+        // Set before it is saved: a failure meanwhile makes it suspect again.
+        self.set_sync(side, SyncState::Synced);
+        if let Err(error) = self.save(stage, self.word().epoch()).await {
+            self.set_sync(side, before);
+            return Err(blocked(Reason::Store(error)));
+        }
+        tracing::info!(
+            target: "tower_migration",
+            migration = %self.name(), %side,
+            "side confirmed to hold all data"
+        );
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        self.ledger.quiet().await;
+        self.shut_down.store(true, Ordering::SeqCst);
+        let word = self.word();
+        let record = Record {
+            stage: word.stage(),
+            epoch: word.epoch(),
+            sync: self.sync(),
+            clean: true,
+        };
+        if let Err(error) = self.store.save(record).await {
+            tracing::error!(
+                target: "tower_migration",
+                migration = %self.name(),
+                error = &error as &dyn std::error::Error,
+                "the clean stop is not on record: the next start treats it as unclean"
+            );
+        }
+        self.publish();
+    }
+
+    // === the parts of a step ===
+
+    fn slot(&self) -> Result<usize, Reason> {
+        self.ledger
+            .free_slot(self.word().slot())
+            .ok_or(Reason::TooManyEpochs)
+    }
+
+    /// Opens an epoch in the present stage.
+    fn open_epoch(&self, flags: impl FnOnce(Word) -> Word) -> Result<(), Reason> {
+        let slot = self.slot()?;
+        let now = self.word();
+        self.set_word(flags(Word::new(now.stage(), now.epoch() + 1, slot)));
+        Ok(())
+    }
+
+    fn set_word(&self, word: Word) {
+        self.gate().store(word);
+        self.ledger.look_again();
+        if !word.holds() {
+            self.released.notify_waiters();
+        }
+    }
+
+    async fn save(&self, stage: Stage, epoch: u64) -> Result<(), StoreError> {
+        let sync = self.sync().entering(stage);
+        self.store
+            .save(Record {
+                stage,
+                epoch,
+                sync,
+                clean: false,
+            })
+            .await
+    }
+
+    fn flip(&self, word: Word) {
+        let from = self.word().stage();
+        let to = word.stage();
+        self.set_sync_table(self.sync().entering(to));
+        self.set_word(word);
+        match to {
+            Stage::OldOnly => self.dirty().forget(Side::Old),
+            Stage::NewOnly => self.dirty().forget(Side::New),
+            Stage::WriteBoth | Stage::ReadNew => {}
+        }
+        self.counters.step(from, to);
+        self.changes.send_replace(to);
+        if self.in_memory && !self.warned_in_memory.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                target: "tower_migration",
+                migration = %self.name(),
+                "the stage is kept in memory only: a restart forgets it"
+            );
+        }
+        tracing::info!(
+            target: "tower_migration",
+            migration = %self.name(), %from, %to, epoch = word.epoch(),
+            "stage changed"
+        );
+    }
+
+    fn moved(&self, from: Stage, held: Duration, tainted: Vec<Key>) -> Moved {
+        let word = self.word();
+        let upgraded = self
+            .upgraded
+            .iter()
+            .map(|n| n.load(Ordering::Relaxed))
+            .sum();
+        if upgraded > 0 && word.stage() != from {
+            tracing::warn!(
+                target: "tower_migration",
+                migration = %self.name(),
+                upgraded,
+                "upgraded connections stay with the side they began on"
+            );
+        }
+        Moved {
+            from,
+            to: word.stage(),
+            epoch: word.epoch(),
+            held,
+            tainted,
+            upgraded,
+        }
+    }
+}
+
+/// Puts the stage back as it was, without raise and hold, unless disarmed.
+struct Restore {
+    core: Arc<Core>,
+    held: Option<Instant>,
+    armed: bool,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        if self.core.open_epoch(|word| word).is_err() {
+            // Every slot is in use: stay in this one.
+            let now = self.core.word();
+            self.core
+                .set_word(Word::new(now.stage(), now.epoch() + 1, now.slot()));
+        }
+    }
+}
+
+/// The end of a step, from the record on.
+struct Commit {
+    core: Arc<Core>,
+    turn: Turn,
+    to: Stage,
+    slot: usize,
+    restore: Option<Restore>,
+}
+
+impl Commit {
+    /// In a task of its own: once the record may be written, nobody's dropped
+    /// future can leave the flag behind it.
+    async fn run(self) -> Result<Moved, Vec<Reason>> {
+        let task = tokio::spawn(async move {
+            let Self {
+                core,
+                turn,
+                to,
+                slot,
+                mut restore,
+            } = self;
+            let word = core.word();
+            let epoch = word.epoch() + 1;
+            if let Err(error) = core.save(to, epoch).await {
+                return Err(vec![Reason::Store(error)]);
+            }
+            core.flip(Word::new(to, epoch, slot));
+            let held = restore.as_mut().and_then(|restore| {
+                restore.armed = false;
+                restore.held.map(|since| since.elapsed())
+            });
+            drop(turn);
+            Ok(core.moved(word.stage(), held.unwrap_or_default(), Vec::new()))
+        });
+        match task.await {
+            Ok(result) => result,
+            // The runtime is shutting down, or the store panicked.
+            Err(error) => Err(vec![Reason::Store(StoreError::new(error))]),
+        }
+    }
+}

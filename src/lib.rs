@@ -1,0 +1,32 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod body;
+pub mod compare;
+mod dispatch;
+pub mod docs;
+mod flag;
+pub mod future;
+mod layer;
+mod observe;
+pub mod protocol;
+mod reason;
+pub mod reconcile;
+mod service;
+pub mod stage;
+pub mod telemetry;
+
+pub use self::flag::{
+    Blocked, BoxFuture, ConfigError, FlagStore, Forced, HandleBuilder, InFlight, MemoryStore,
+    MigrationHandle, Moved, OpenError, Reason, Record, Status, StoreError,
+};
+pub use self::layer::{Limits, MigrationLayer};
+pub use self::observe::{Disagreement, Event, LegDetail, LegResult, Observer, ShadowRead};
+pub use self::protocol::{Dispatch, FallbackRead, UpgradeToken};
+pub use self::service::Migration;
+pub use self::stage::{
+    FailurePolicy, Operation, Outcome, ParseStageError, Role, Side, Stage, WriteOrder,
+};
+
+/// Any error, as tower and axum pass them around.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,220 @@
+//! Making one key equal on both sides.
+
+use std::{error::Error, fmt};
+
+use super::{Key, Keys, RightSide, Turn};
+use crate::{
+    flag::{Kind, Mark, MigrationHandle},
+    stage::{Side, Stage},
+};
+
+/// How often a copy is repeated because a write came in between.
+const ATTEMPTS: u32 = 64;
+
+/// A key that was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Copied {
+    /// How often it was copied until no write came in between.
+    pub attempts: u32,
+    /// Whether a dirty mark was found and cleared. The key can be dirty again
+    /// at once: if a write is still to run that the copy has already, or if one
+    /// has failed meanwhile.
+    pub cleaned: bool,
+    /// Writes that waited for the copy and turned out to be part of it.
+    pub absorbed: usize,
+}
+
+/// Why a key was not copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CopyError<E> {
+    /// The stage is one-sided: nothing keeps the copy equal afterwards.
+    OneSided(Stage),
+    /// Writes of an earlier epoch are still running; one of them could undo
+    /// the copy. Wait for [`settled`](MigrationHandle::settled).
+    NotSettled,
+    /// The key is dirty and right on the other side than asked: copying would
+    /// overwrite the good data.
+    WrongWay(Side),
+    /// The key is dirty with both sides claimed to be right: decide with
+    /// [`resolve_conflict`](MigrationHandle::resolve_conflict).
+    Conflict,
+    /// Writes of the key came in between all the time.
+    Contended,
+    /// The closure failed. The key is dirty now: its target may be half
+    /// written.
+    Failed(E),
+}
+
+impl<E: fmt::Display> fmt::Display for CopyError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OneSided(stage) => write!(f, "nothing is copied at {stage}: move to write-both"),
+            Self::NotSettled => f.write_str("earlier writes are still running: wait for settled()"),
+            Self::WrongWay(right) => {
+                write!(
+                    f,
+                    "the key is dirty and right on {right}: copy it from there"
+                )
+            }
+            Self::Conflict => {
+                f.write_str("both sides claim to be right: decide with resolve_conflict")
+            }
+            Self::Contended => f.write_str("writes of the key came in between all the time"),
+            Self::Failed(error) => write!(f, "the copy failed: {error}"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for CopyError<E> {}
+
+/// Marks the key dirty when a copy is cut off: its target may be half written.
+struct Unfinished<'a> {
+    handle: &'a MigrationHandle,
+    keys: &'a Keys,
+    from: Side,
+    armed: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.handle.core.counters.copied(false);
+            self.handle.core.mark_dirty(self.keys, self.from);
+        }
+    }
+}
+
+impl MigrationHandle {
+    /// Makes the side that is not `from` equal to `from` for one key, while
+    /// writes of the key go on.
+    ///
+    /// `copy` reads the key's present state on `from` and writes it to the
+    /// other side, deletion included. It is called again if a write of the key
+    /// ran on `from` meanwhile, so it must be idempotent; it must go to the two
+    /// services (or stores) themselves, not through the layer.
+    ///
+    /// The key's place on the *target* side is held meanwhile: writes wait
+    /// there, never on `from`. Those that are already part of what was copied
+    /// are not applied a second time. A dirty mark that the copy found is
+    /// cleared.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # runtime.block_on(async {
+    /// use std::{collections::HashMap, convert::Infallible, sync::{Arc, Mutex}};
+    /// use tower_migration::{MigrationHandle, Side, reconcile::Key};
+    ///
+    /// let old = Arc::new(Mutex::new(HashMap::from([("EDDF", "Frankfurt")])));
+    /// let new = Arc::new(Mutex::new(HashMap::new()));
+    /// let migration = MigrationHandle::new("airports");
+    /// migration.advance().await.unwrap();
+    ///
+    /// let copied = migration
+    ///     .copy_key(&Key::from("/airports/EDDF"), Side::Old, || async {
+    ///         match old.lock().unwrap().get("EDDF") {
+    ///             Some(row) => new.lock().unwrap().insert("EDDF", *row),
+    ///             None => new.lock().unwrap().remove("EDDF"),
+    ///         };
+    ///         Ok::<(), Infallible>(())
+    ///     })
+    ///     .await
+    ///     .unwrap();
+    /// assert_eq!(copied.attempts, 1);
+    /// assert_eq!(new.lock().unwrap()["EDDF"], "Frankfurt");
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError`]; the key is dirty after [`CopyError::Failed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A copy that is dropped after `copy` was called leaves the key dirty.
+    pub async fn copy_key<F, Fut, E>(
+        &self,
+        key: &Key,
+        from: Side,
+        mut copy: F,
+    ) -> Result<Copied, CopyError<E>>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+    {
+        let order = &self.core.order;
+        let target = from.other();
+        // In flight like a write's leg: a flip that changes the authority
+        // waits for it.
+        let mark = self.admit_copy(target).await?;
+        let keys = Keys::from(key.clone());
+        order.until(|| !order.activity(key, from).1).await;
+        let (mut place, _) = order.take_one(&keys, target);
+        if let Turn::Absorbed = place.turn().await {
+            unreachable!("a copy's place is never told that its write has ended");
+        }
+        let found = self.core.dirty().get(key);
+        match found {
+            Some((RightSide::Conflict, _)) => return Err(CopyError::Conflict),
+            Some((RightSide::Is(right), _)) if right != from => {
+                return Err(CopyError::WrongWay(right));
+            }
+            _ => {}
+        }
+        let mut unfinished = Unfinished {
+            handle: self,
+            keys: &keys,
+            from,
+            armed: true,
+        };
+        for attempts in 1..=ATTEMPTS {
+            order.until(|| !order.activity(key, from).1).await;
+            let before = order.activity(key, from);
+            let (overtaken, others) = order.overtaken(&place);
+            copy().await.map_err(CopyError::Failed)?;
+            if before.1 || order.activity(key, from) != before {
+                continue;
+            }
+            let absorbed = order.absorb(&overtaken);
+            let cleaned = found.is_some_and(|(_, marks)| self.core.dirty().clear(key, marks));
+            unfinished.armed = false;
+            if others {
+                // They run although the copy has them already, which is wrong
+                // for an increment: the key has to be copied once more.
+                self.core.mark_dirty(&keys, from);
+            }
+            self.core.counters.copied(true);
+            drop(place);
+            mark.unused();
+            return Ok(Copied {
+                attempts,
+                cleaned,
+                absorbed,
+            });
+        }
+        Err(CopyError::Contended)
+    }
+
+    async fn admit_copy<E>(&self, target: Side) -> Result<Mark, CopyError<E>> {
+        loop {
+            let word = self.core.word();
+            if word.holds() {
+                self.core.wait_released().await;
+                continue;
+            }
+            if !word.stage().is_two_sided() {
+                return Err(CopyError::OneSided(word.stage()));
+            }
+            if !self.core.is_settled() {
+                return Err(CopyError::NotSettled);
+            }
+            if let Ok(mark) = self.core.admit_leg(word, Kind::other_write(target)) {
+                return Ok(mark);
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What keeps the two sides equal: keys and their order, dirty keys, copying.
+
+mod copy;
+mod dirty;
+mod key;
+mod order;
+
+pub use self::copy::{Copied, CopyError};
+pub use self::dirty::{DirtyKey, RightSide};
+pub(crate) use self::dirty::{DirtySet, Marked};
+pub use self::key::{Key, Keys};
+pub(crate) use self::order::{KeyOrder, Observation, Place, Turn};

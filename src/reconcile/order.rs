@@ -1,0 +1,453 @@
+//! Same key, same order: on each side, a leg waits for every earlier leg of
+//! its keys.
+//!
+//! Two concurrent writes to one key could land in opposite orders on the two
+//! sides and leave them different for ever. So in the two-sided stages every
+//! leg has a *place* in the queue of each of its keys on its own side. The
+//! places of both legs are taken together, under one lock, so all queues agree
+//! on who came first and no cycle of waiting can arise, however many keys a
+//! request has. The two sides' queues move independently: a slow other side
+//! never holds up the authority.
+//!
+//! The table has an entry only for keys that somebody is using.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::{Key, Keys};
+use crate::stage::Side;
+
+/// What a place in the queue turned into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Go on: every earlier leg on this side has ended.
+    Run,
+    /// Do not run: a copy has already brought this side to a state that
+    /// includes the write.
+    Absorbed,
+}
+
+/// The queues of all keys in use.
+#[derive(Debug, Default)]
+pub(crate) struct KeyOrder {
+    table: Mutex<Table>,
+    /// Told whenever a place is left.
+    left: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: BTreeMap<Key, Entry>,
+    places: HashMap<u64, Waiting>,
+    next: u64,
+    /// Legs that began, of any key or of none.
+    begun: u64,
+    /// Begun legs of writes without a key.
+    begun_keyless: u64,
+    running: usize,
+    running_keyless: usize,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    queues: [VecDeque<u64>; 2],
+    /// Legs that took a place, by side. What a reader compares to learn
+    /// whether a write came in between.
+    turns: [u64; 2],
+    observers: usize,
+}
+
+impl Entry {
+    fn is_idle(&self) -> bool {
+        self.observers == 0 && self.queues.iter().all(VecDeque::is_empty)
+    }
+
+    fn has_legs(&self) -> bool {
+        self.queues.iter().any(|queue| !queue.is_empty())
+    }
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// In how many of its queues this place is not at the head yet.
+    behind: usize,
+    grant: Option<oneshot::Sender<Turn>>,
+    /// Set once the leg of the same write on the *other* side has ended.
+    peer_ended: Arc<AtomicBool>,
+    /// Whether it may be told that its write is already there: a leg that a
+    /// client waits for must run to have an answer, and one with several keys
+    /// is more than a copy of one of them.
+    absorbable: bool,
+}
+
+/// A leg's place in the queues of its keys on one side. Dropping it lets the
+/// next one go.
+#[derive(Debug)]
+pub(crate) struct Place {
+    order: Arc<KeyOrder>,
+    id: u64,
+    side: Side,
+    keys: Keys,
+    turn: Option<oneshot::Receiver<Turn>>,
+    own_ended: Arc<AtomicBool>,
+}
+
+/// The two places of one write.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) authority: Place,
+    /// `None` where the queue of a key on the other side is full.
+    pub(crate) other: Option<Place>,
+}
+
+impl KeyOrder {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // No code that can panic runs under this lock.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the places of both legs of a write.
+    pub(crate) fn take(self: &Arc<Self>, keys: &Keys, authority: Side, limit: usize) -> Places {
+        let ended = [
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        ];
+        let mut table = self.lock();
+        let other = authority.other();
+        let full = keys.iter().any(|key| {
+            table
+                .entries
+                .get(key)
+                .is_some_and(|entry| entry.queues[other.index()].len() >= limit)
+        });
+        let mut place = |side: Side| {
+            let own = &ended[side.index()];
+            let peer = &ended[side.other().index()];
+            let absorbable = side == other && keys.len() == 1;
+            self.enqueue(&mut table, keys, side, own, peer, absorbable)
+        };
+        Places {
+            authority: place(authority),
+            other: (!full).then(|| place(other)),
+        }
+    }
+
+    /// Takes a place on one side: a copy on its target, or the late key of a
+    /// leg that is already running (which will not wait for its turn).
+    /// The second value says whether somebody was already queued there.
+    pub(crate) fn take_one(self: &Arc<Self>, keys: &Keys, side: Side) -> (Place, bool) {
+        let mut table = self.lock();
+        let busy = keys.iter().any(|key| {
+            table
+                .entries
+                .get(key)
+                .is_some_and(|entry| !entry.queues[side.index()].is_empty())
+        });
+        let never = Arc::new(AtomicBool::new(false));
+        (
+            self.enqueue(&mut table, keys, side, &never, &never, false),
+            busy,
+        )
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        table: &mut Table,
+        keys: &Keys,
+        side: Side,
+        own_ended: &Arc<AtomicBool>,
+        peer_ended: &Arc<AtomicBool>,
+        absorbable: bool,
+    ) -> Place {
+        let id = table.next;
+        table.next += 1;
+        table.begun += 1;
+        table.running += 1;
+        if keys.is_empty() {
+            table.begun_keyless += 1;
+            table.running_keyless += 1;
+        }
+        let mut behind = 0;
+        for key in keys {
+            let entry = table.entries.entry(key.clone()).or_default();
+            entry.turns[side.index()] += 1;
+            let queue = &mut entry.queues[side.index()];
+            behind += usize::from(!queue.is_empty());
+            queue.push_back(id);
+            for above in key.ancestors() {
+                if let Some(entry) = table.entries.get_mut(above) {
+                    entry.turns[side.index()] += 1;
+                }
+            }
+        }
+        let turn = if behind > 0 {
+            let (grant, turn) = oneshot::channel();
+            table.places.insert(
+                id,
+                Waiting {
+                    behind,
+                    grant: Some(grant),
+                    peer_ended: Arc::clone(peer_ended),
+                    absorbable,
+                },
+            );
+            Some(turn)
+        } else {
+            None
+        };
+        Place {
+            order: Arc::clone(self),
+            id,
+            side,
+            keys: keys.clone(),
+            turn,
+            own_ended: Arc::clone(own_ended),
+        }
+    }
+
+    /// Begins to watch `keys` for writes that race a read. No key watches all.
+    pub(crate) fn observe(self: &Arc<Self>, keys: &Keys) -> Observation {
+        let mut table = self.lock();
+        let mut raced = table.running_keyless > 0;
+        let mut turns = Vec::with_capacity(keys.len());
+        if keys.is_empty() {
+            raced |= table.running > 0;
+        }
+        for key in keys {
+            let entry = table.entries.entry(key.clone()).or_default();
+            entry.observers += 1;
+            raced |= entry.has_legs();
+            turns.push(entry.turns);
+            raced |= table.legs_below(key);
+        }
+        Observation {
+            begun: table.begun,
+            begun_keyless: table.begun_keyless,
+            order: Arc::clone(self),
+            keys: keys.clone(),
+            turns,
+            raced,
+        }
+    }
+
+    /// Keys with a leg running or queued on `side`, and whether a leg without
+    /// a key runs anywhere.
+    pub(crate) fn running_on(&self, side: Side) -> (Vec<Key>, bool) {
+        let table = self.lock();
+        let keys = table
+            .entries
+            .iter()
+            .filter(|(_, entry)| !entry.queues[side.index()].is_empty())
+            .map(|(key, _)| key.clone())
+            .collect();
+        (keys, table.running_keyless > 0)
+    }
+
+    /// Places taken now, over all keys and both sides.
+    #[cfg(test)]
+    fn places(&self) -> usize {
+        self.lock().running
+    }
+
+    /// Keys with an entry now.
+    pub(crate) fn keys_in_use(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    /// The number of legs that took a place for `key` on `side`, and whether
+    /// one is there now.
+    pub(super) fn activity(&self, key: &Key, side: Side) -> (u64, bool) {
+        let table = self.lock();
+        let (turns, busy) = table.entries.get(key).map_or((0, false), |entry| {
+            let queue = &entry.queues[side.index()];
+            (entry.turns[side.index()], !queue.is_empty())
+        });
+        (
+            turns + table.begun_keyless,
+            busy || table.running_keyless > 0,
+        )
+    }
+
+    /// Waits until somebody leaves a place; `check` is asked before and after.
+    pub(super) async fn until(&self, mut check: impl FnMut() -> bool) {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if check() {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// The places queued behind `place` whose write has already ended on the
+    /// other side: those that may be absorbed, and whether there are others.
+    pub(super) fn overtaken(&self, place: &Place) -> (Vec<u64>, bool) {
+        let table = self.lock();
+        let Some(entry) = place
+            .keys
+            .iter()
+            .next()
+            .and_then(|key| table.entries.get(key))
+        else {
+            return (Vec::new(), false);
+        };
+        let mut absorbable = Vec::new();
+        let mut others = false;
+        for id in &entry.queues[place.side.index()] {
+            match table.places.get(id) {
+                Some(waiting) if waiting.peer_ended.load(Ordering::Acquire) => {
+                    if waiting.absorbable {
+                        absorbable.push(*id);
+                    } else {
+                        others = true;
+                    }
+                }
+                _ => {}
+            }
+        }
+        (absorbable, others)
+    }
+
+    /// Tells waiting places that their write is already there.
+    pub(super) fn absorb(&self, ids: &[u64]) -> usize {
+        let mut table = self.lock();
+        ids.iter()
+            .filter(|id| {
+                table
+                    .places
+                    .get_mut(id)
+                    .and_then(|waiting| waiting.grant.take())
+                    .is_some_and(|grant| grant.send(Turn::Absorbed).is_ok())
+            })
+            .count()
+    }
+}
+
+impl Table {
+    fn legs_below(&self, key: &Key) -> bool {
+        let prefix = key.prefix_below();
+        self.entries
+            .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
+            .take_while(|(below, _)| below.as_str().starts_with(&prefix))
+            .any(|(_, entry)| entry.has_legs())
+    }
+
+    fn leave(&mut self, id: u64, keys: &Keys, side: Side) {
+        self.running -= 1;
+        if keys.is_empty() {
+            self.running_keyless -= 1;
+        }
+        self.places.remove(&id);
+        for key in keys {
+            let Some(entry) = self.entries.get_mut(key) else {
+                continue;
+            };
+            let queue = &mut entry.queues[side.index()];
+            let was_head = queue.front() == Some(&id);
+            queue.retain(|queued| *queued != id);
+            let next = if was_head {
+                queue.front().copied()
+            } else {
+                None
+            };
+            if entry.is_idle() {
+                self.entries.remove(key);
+            }
+            let Some(waiting) = next.and_then(|next| self.places.get_mut(&next)) else {
+                continue;
+            };
+            waiting.behind -= 1;
+            if waiting.behind == 0 {
+                if let Some(grant) = waiting.grant.take() {
+                    // The receiver may be gone: its leg was abandoned, and its
+                    // own drop lets the next one go.
+                    let _ = grant.send(Turn::Run);
+                }
+                if let Some(next) = next {
+                    self.places.remove(&next);
+                }
+            }
+        }
+    }
+}
+
+impl Place {
+    /// The future of this place's turn; ready at once when nobody is ahead.
+    pub(crate) fn turn(&mut self) -> impl Future<Output = Turn> + Send + use<> {
+        let turn = self.turn.take();
+        async move {
+            match turn {
+                None => Turn::Run,
+                // The sender lives in the table for as long as the place does.
+                Some(turn) => turn.await.unwrap_or(Turn::Run),
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.own_ended.store(true, Ordering::Release);
+        self.order.lock().leave(self.id, &self.keys, self.side);
+        self.order.left.notify_waiters();
+    }
+}
+
+/// A read's watch over its keys: did a write's leg run in between?
+#[derive(Debug)]
+pub(crate) struct Observation {
+    order: Arc<KeyOrder>,
+    keys: Keys,
+    begun: u64,
+    begun_keyless: u64,
+    turns: Vec<[u64; 2]>,
+    raced: bool,
+}
+
+impl Observation {
+    /// Whether a leg that could have changed the answer ran since the start,
+    /// or was running then.
+    pub(crate) fn raced(&self) -> bool {
+        if self.raced {
+            return true;
+        }
+        let table = self.order.lock();
+        if self.keys.is_empty() {
+            return table.begun != self.begun;
+        }
+        table.begun_keyless != self.begun_keyless
+            || self.keys.iter().zip(&self.turns).any(|(key, turns)| {
+                table
+                    .entries
+                    .get(key)
+                    .is_none_or(|entry| entry.turns != *turns)
+            })
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        let mut table = self.order.lock();
+        for key in &self.keys {
+            if let Some(entry) = table.entries.get_mut(key) {
+                entry.observers -= 1;
+                if entry.is_idle() {
+                    table.entries.remove(key);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

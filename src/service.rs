@@ -1,0 +1,318 @@
+//! The service: two inner services behind one flag.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::time::Instant;
+use tower_service::Service;
+
+use crate::{
+    dispatch::{Ready, Settings, dual_write, plain, watched_read},
+    flag::{Admission, Held, Plan},
+    future::ResponseFuture,
+    protocol::{Http, Protocol},
+    stage::{Operation, Side},
+};
+
+/// Made by [`MigrationLayer`](crate::MigrationLayer): an old and a new service
+/// behind one flag.
+///
+/// `Clone + Send + Sync` where its inner services are.
+///
+/// # Readiness
+///
+/// `poll_ready` follows the authority of the moment and polls no other side.
+/// The other leg of a write and a shadow read wait for readiness inside their
+/// own time limits. If the flag flips between `poll_ready` and `call`, the side
+/// that is needed now is waited for inside the future.
+///
+/// # Cancel safety
+///
+/// Dropping the future of a write in a two-sided stage stops nothing once the
+/// first leg has begun: both run to their end in a task. Before that (while the
+/// body is collected, or while writes are held for a flip) neither side sees
+/// the request. In a one-sided stage the inner future is dropped, as without
+/// the layer. A shadow read goes on by itself.
+///
+/// # Panics
+///
+/// In a two-sided stage, `call`'s future must be polled inside a tokio runtime.
+/// A panic of either side is caught in a dual write; elsewhere the authority's
+/// passes through, as without the layer.
+#[must_use = "a service does nothing until it is called"]
+pub struct Migration<Old, New, P = Http> {
+    old: Old,
+    new: New,
+    /// Which side has been polled ready and not called since.
+    old_ready: bool,
+    new_ready: bool,
+    settings: Arc<Settings<P>>,
+}
+
+impl<Old, New, P> Migration<Old, New, P> {
+    pub(crate) const fn new(old: Old, new: New, settings: Arc<Settings<P>>) -> Self {
+        Self {
+            old,
+            new,
+            old_ready: false,
+            new_ready: false,
+            settings,
+        }
+    }
+
+    /// The old service.
+    pub const fn old(&self) -> &Old {
+        &self.old
+    }
+
+    /// The new service.
+    pub const fn new_side(&self) -> &New {
+        &self.new
+    }
+}
+
+/// By hand: a clone has not been polled ready, whatever this one has.
+impl<Old: Clone, New: Clone, P> Clone for Migration<Old, New, P> {
+    fn clone(&self) -> Self {
+        Self::new(
+            self.old.clone(),
+            self.new.clone(),
+            Arc::clone(&self.settings),
+        )
+    }
+}
+
+impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
+    fn take_old(&mut self) -> Ready<Old> {
+        Ready::take(&mut self.old, &mut self.old_ready)
+    }
+
+    fn take_new(&mut self) -> Ready<New> {
+        Ready::take(&mut self.new, &mut self.new_ready)
+    }
+
+    /// A side that was polled ready and is not needed after all holds something
+    /// back (a permit, a slot): its clone does not.
+    fn release_all_but(&mut self, side: Side) {
+        match side {
+            Side::Old if self.new_ready => drop(self.take_new()),
+            Side::New if self.old_ready => drop(self.take_old()),
+            _ => {}
+        }
+    }
+}
+
+impl<Old, New, P, Req> Service<Req> for Migration<Old, New, P>
+where
+    Old: Service<Req, Response: Send + 'static, Error: fmt::Display + Send + 'static, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    P: Protocol<Req, Old::Response>,
+    Req: Send + 'static,
+{
+    type Response = P::Answer;
+    type Error = Old::Error;
+    type Future = ResponseFuture<Old, New, P, Req>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Old::Error>> {
+        match self.settings.core.word().stage().authority() {
+            Side::Old => {
+                if !self.old_ready {
+                    ready!(self.old.poll_ready(cx))?;
+                    self.old_ready = true;
+                }
+            }
+            Side::New => {
+                if !self.new_ready {
+                    ready!(self.new.poll_ready(cx))?;
+                    self.new_ready = true;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, mut request: Req) -> Self::Future {
+        let core = &self.settings.core;
+        core.ensure_published();
+        let protocol = &self.settings.protocol;
+        if let Some(dispatch) = protocol.dispatched(&request)
+            && dispatch.migration == core.id()
+        {
+            // Another layer of this migration has decided, and counts.
+            return self.serve(dispatch.side, request, None);
+        }
+        let kind = protocol.classify(&request);
+        let operation = kind.unwrap_or(Operation::Read);
+        // Decided before anything is copied or spawned.
+        let admitted = core.admit(operation, |_| match kind {
+            Some(Operation::Write) => Plan {
+                other: true,
+                shadow: false,
+            },
+            Some(Operation::Read) => Plan {
+                other: self.settings.read_fallback.is_some(),
+                shadow: core.samples(),
+            },
+            None => Plan::default(),
+        });
+        let Ok(admission) = admitted else {
+            return self.hold(request);
+        };
+        let side = admission.word.stage().authority();
+        if kind.is_none() {
+            core.counters.upgrade(side);
+            protocol.leaves(&mut request, side, &core.upgraded);
+        }
+        if admission.other.is_none() && admission.shadows.is_none() {
+            return self.serve(side, request, Some(admission));
+        }
+        self.release_all_but(side);
+        self.dispatch(operation, side, admission, request)
+    }
+}
+
+impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old, New, P> {
+    /// One leg, on `side`, and nothing else.
+    #[inline]
+    fn serve<Req>(
+        &mut self,
+        side: Side,
+        request: Req,
+        admission: Option<Admission>,
+    ) -> ResponseFuture<Old, New, P, Req>
+    where
+        Old: Service<
+                Req,
+                Response: Send + 'static,
+                Error: fmt::Display + Send + 'static,
+                Future: Send,
+            >,
+        New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>,
+        P: Protocol<Req, Old::Response>,
+        Req: Send + 'static,
+    {
+        self.release_all_but(side);
+        let mut mark = admission.map(|admission| admission.authority);
+        let ready = match side {
+            Side::Old => std::mem::take(&mut self.old_ready),
+            Side::New => std::mem::take(&mut self.new_ready),
+        };
+        if !ready {
+            return match side {
+                Side::Old => {
+                    ResponseFuture::boxed(plain::<P, _, _>(self.take_old(), request, mark))
+                }
+                Side::New => {
+                    ResponseFuture::boxed(plain::<P, _, _>(self.take_new(), request, mark))
+                }
+            };
+        }
+        if let Some(mark) = &mut mark {
+            // Dropped before its head, a write may still land.
+            mark.set_lingers(true);
+        }
+        let began = self.settings.durations.then(Instant::now);
+        match side {
+            Side::Old => ResponseFuture::old(self.old.call(request), mark, began),
+            Side::New => ResponseFuture::new(self.new.call(request), mark, began),
+        }
+    }
+
+    /// Two legs, or one and a shadow.
+    fn dispatch<Req>(
+        &mut self,
+        operation: Operation,
+        side: Side,
+        admission: Admission,
+        request: Req,
+    ) -> ResponseFuture<Old, New, P, Req>
+    where
+        Old: Service<
+                Req,
+                Response: Send + 'static,
+                Error: fmt::Display + Send + 'static,
+                Future: Send,
+            >,
+        New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>,
+        P: Protocol<Req, Old::Response>,
+        Req: Send + 'static,
+    {
+        let settings = Arc::clone(&self.settings);
+        let (old, new) = (self.take_old(), self.take_new());
+        match (operation, side) {
+            (Operation::Write, Side::Old) => {
+                ResponseFuture::boxed(dual_write(settings, admission, old, new, request))
+            }
+            (Operation::Write, Side::New) => {
+                ResponseFuture::boxed(dual_write(settings, admission, new, old, request))
+            }
+            (Operation::Read, Side::Old) => {
+                ResponseFuture::boxed(watched_read(settings, admission, old, new, request))
+            }
+            (Operation::Read, Side::New) => {
+                ResponseFuture::boxed(watched_read(settings, admission, new, old, request))
+            }
+        }
+    }
+
+    /// A write that waits for a flip, and is admitted after it.
+    fn hold<Req>(&mut self, request: Req) -> ResponseFuture<Old, New, P, Req>
+    where
+        Old: Service<
+                Req,
+                Response: Send + 'static,
+                Error: fmt::Display + Send + 'static,
+                Future: Send,
+            >,
+        New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>,
+        P: Protocol<Req, Old::Response>,
+        Req: Send + 'static,
+    {
+        let settings = Arc::clone(&self.settings);
+        let (old, new) = (self.take_old(), self.take_new());
+        ResponseFuture::boxed(async move {
+            let admission = loop {
+                settings.core.wait_released().await;
+                let plan = |_| Plan {
+                    other: true,
+                    shadow: false,
+                };
+                if let Ok(admission) = settings.core.admit(Operation::Write, plan) {
+                    break admission;
+                }
+            };
+            let side = admission.word.stage().authority();
+            match (side, admission.other.is_some()) {
+                (Side::Old, true) => dual_write(settings, admission, old, new, request).await,
+                (Side::New, true) => dual_write(settings, admission, new, old, request).await,
+                (Side::Old, false) => {
+                    plain::<P, _, _>(old, request, Some(admission.authority)).await
+                }
+                (Side::New, false) => {
+                    plain::<P, _, _>(new, request, Some(admission.authority)).await
+                }
+            }
+        })
+    }
+}
+
+impl<Old: fmt::Debug, New: fmt::Debug, P> fmt::Debug for Migration<Old, New, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Migration")
+            .field("old", &self.old)
+            .field("new", &self.new)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

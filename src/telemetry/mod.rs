@@ -1,0 +1,53 @@
+//! What the crate counts, and under which names.
+//!
+//! The crate's own counters are the truth: status, gates and tests read them.
+//! A task publishes them to the [`metrics`] facade once a second, so a recorder
+//! installed before or after the layer sees them, and nothing is looked up by
+//! name on the request path. Call
+//! [`publish_metrics`](crate::MigrationHandle::publish_metrics) to publish at
+//! once. Logs and spans have the target `tower_migration`.
+//!
+//! Every metric has the label `migration` (the handle's name).
+//!
+//! | metric | kind | further labels | what it counts |
+//! |---|---|---|---|
+//! | `tower_migration_stage` | gauge | – | the flag, 0 to 3 |
+//! | `tower_migration_epoch` | gauge | – | grows with every flip |
+//! | `tower_migration_synced` | gauge | `side` | 1 synced, 0 not, -1 suspect |
+//! | `tower_migration_shadow_rate` | gauge | – | share of reads that are shadowed, 0 to 1 |
+//! | `tower_migration_requests_total` | counter | `side`, `role`, `operation`, `outcome` | legs that ended; `outcome` is `applied` (2xx, 3xx), `refused` (4xx), `unknown` (5xx, errors, timeouts, panics) or `dropped` (the client left first) |
+//! | `tower_migration_duration_seconds` | histogram | `side`, `role`, `operation` | time to a leg's head: all legs of dual writes and shadow reads, one-sided requests and other reads only with [`durations`](crate::MigrationLayer::durations) on |
+//! | `tower_migration_in_flight` | gauge | `side`, `role`, `operation` | legs running now |
+//! | `tower_migration_disagreements_total` | counter | `authority`, `other` | dual writes whose legs did not agree, by both outcomes |
+//! | `tower_migration_legs_skipped_total` | counter | `reason` | other legs that were not run: see [`SkippedLeg`] |
+//! | `tower_migration_leg_faults_total` | counter | `side`, `fault` | legs that timed out, panicked, were not ready, or were abandoned: see [`LegFault`] |
+//! | `tower_migration_running_legs` | gauge | – | other legs running or queued |
+//! | `tower_migration_keys_in_use` | gauge | – | keys with legs or readers now |
+//! | `tower_migration_dirty_keys` | gauge | `right` | dirty keys by the side that is right: `old`, `new` or `conflict` |
+//! | `tower_migration_dirty_marks_total` | counter | `result` | marks set: `new`, `again`, `conflict`, or `full` (the set was full and the side was un-synced) |
+//! | `tower_migration_refused_total` | counter | `reason` | requests answered by the layer itself: see [`Refused`] |
+//! | `tower_migration_shadow_total` | counter | `verdict`, `reason` | shadow reads by verdict: `match`, `mismatch`, `inconclusive`, `skipped`, `failed` |
+//! | `tower_migration_shadow_running` | gauge | – | shadow tasks now |
+//! | `tower_migration_captured_bytes` | gauge | – | bytes kept for comparing now |
+//! | `tower_migration_captured_bytes_total` | counter | – | bytes ever kept for comparing |
+//! | `tower_migration_buffered_bytes` | gauge | – | request bytes buffered for dual writes now |
+//! | `tower_migration_read_fallbacks_total` | counter | `side` | reads answered by the other side, by that side |
+//! | `tower_migration_upgraded` | gauge | `side` | open upgraded connections that hold their [`UpgradeToken`](crate::UpgradeToken) |
+//! | `tower_migration_upgrades_total` | counter | `side` | upgrades and CONNECTs passed to a side |
+//! | `tower_migration_steps_total` | counter | `from`, `to` | changes of the stage |
+//! | `tower_migration_steps_blocked_total` | counter | – | steps refused |
+//! | `tower_migration_held_writes_total` | counter | – | writes that waited for a flip |
+//! | `tower_migration_copies_total` | counter | `result` | keys copied: `copied`, `failed` |
+//! | `tower_migration_observer_panics_total` | counter | – | panics in an [`Observer`](crate::Observer) |
+//!
+//! Histograms are published as bucket middles; see [`bucket`](self) for the
+//! error: at most an eighth of the value.
+
+mod counters;
+mod histogram;
+mod publish;
+
+pub(crate) use self::counters::Counters;
+pub use self::counters::{LegFault, Refused, SkippedLeg};
+pub(crate) use self::histogram::{BUCKETS, bucket};
+pub(crate) use self::publish::{INTERVAL, Published, Snapshot};

@@ -9,27 +9,22 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tower_service::Service;
 
-use crate::{
-    flag::{BoxFuture, Mark},
-    protocol::Protocol,
-};
+use crate::{flag::Mark, protocol::Protocol};
 
 pin_project! {
     /// The answer to come.
     ///
     /// On a one-sided stage, and for a read that is not sampled, this is the
-    /// inner service's own future: nothing is boxed. Everything else is one
-    /// boxed future.
-    pub struct ResponseFuture<Old, New, P, Req>
-    where
-        Old: Service<Req>,
-        New: Service<Req>,
-        P: Protocol<Req, Old::Response>,
-    {
+    /// inner service's own future (`Old` or `New`): nothing is boxed. Everything
+    /// else is one boxed future (`Both`).
+    ///
+    /// It has no bounds and names no associated types, so that a task that holds
+    /// one across an `.await` is `Send` without rustc having to prove things
+    /// about every lifetime in `Req`.
+    pub struct ResponseFuture<Old, New, Both, P, Req> {
         #[pin]
-        state: State<Old::Future, New::Future, P::Answer, Old::Error>,
+        state: State<Old, New, Both>,
         mark: Option<Mark>,
         began: Option<Instant>,
         protocol: PhantomData<fn(Req) -> P>,
@@ -38,26 +33,17 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<Old, New, Answer, Error> {
+    enum State<Old, New, Both> {
         Old { #[pin] future: Old },
         New { #[pin] future: New },
         /// A dual write, a watched read, or a side that was not polled ready.
-        Boxed { future: BoxFuture<'static, Result<Answer, Error>> },
+        Both { #[pin] future: Both },
     }
 }
 
-impl<Old, New, P, Req> ResponseFuture<Old, New, P, Req>
-where
-    Old: Service<Req>,
-    New: Service<Req, Response = Old::Response, Error = Old::Error>,
-    P: Protocol<Req, Old::Response>,
-{
+impl<Old, New, Both, P, Req> ResponseFuture<Old, New, Both, P, Req> {
     #[inline]
-    pub(crate) const fn old(
-        future: Old::Future,
-        mark: Option<Mark>,
-        began: Option<Instant>,
-    ) -> Self {
+    pub(crate) const fn old(future: Old, mark: Option<Mark>, began: Option<Instant>) -> Self {
         Self {
             state: State::Old { future },
             mark,
@@ -67,11 +53,7 @@ where
     }
 
     #[inline]
-    pub(crate) const fn new(
-        future: New::Future,
-        mark: Option<Mark>,
-        began: Option<Instant>,
-    ) -> Self {
+    pub(crate) const fn new(future: New, mark: Option<Mark>, began: Option<Instant>) -> Self {
         Self {
             state: State::New { future },
             mark,
@@ -80,12 +62,9 @@ where
         }
     }
 
-    pub(crate) fn boxed(
-        future: impl Future<Output = Result<P::Answer, Old::Error>> + Send + 'static,
-    ) -> Self {
-        let future = Box::pin(future);
+    pub(crate) const fn both(future: Both) -> Self {
         Self {
-            state: State::Boxed { future },
+            state: State::Both { future },
             mark: None,
             began: None,
             protocol: PhantomData,
@@ -93,13 +72,14 @@ where
     }
 }
 
-impl<Old, New, P, Req> Future for ResponseFuture<Old, New, P, Req>
+impl<Old, New, Both, P, Req, Res, E> Future for ResponseFuture<Old, New, Both, P, Req>
 where
-    Old: Service<Req>,
-    New: Service<Req, Response = Old::Response, Error = Old::Error>,
-    P: Protocol<Req, Old::Response>,
+    Old: Future<Output = Result<Res, E>>,
+    New: Future<Output = Result<Res, E>>,
+    Both: Future<Output = Result<P::Answer, E>>,
+    P: Protocol<Req, Res>,
 {
-    type Output = Result<P::Answer, Old::Error>;
+    type Output = Result<P::Answer, E>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -107,7 +87,7 @@ where
         let answer = match this.state.project() {
             StateProj::Old { future } => ready!(future.poll(cx)),
             StateProj::New { future } => ready!(future.poll(cx)),
-            StateProj::Boxed { future } => return future.as_mut().poll(cx),
+            StateProj::Both { future } => return future.poll(cx),
         };
         let mut mark = this.mark.take();
         match answer {
@@ -128,12 +108,7 @@ where
     }
 }
 
-impl<Old, New, P, Req> fmt::Debug for ResponseFuture<Old, New, P, Req>
-where
-    Old: Service<Req>,
-    New: Service<Req>,
-    P: Protocol<Req, Old::Response>,
-{
+impl<Old, New, Both, P, Req> fmt::Debug for ResponseFuture<Old, New, Both, P, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

@@ -11,9 +11,9 @@ use tower_service::Service;
 
 use crate::{
     dispatch::{Ready, Settings, dual_write, plain, watched_read},
-    flag::{Admission, Held, Plan},
+    flag::{Admission, BoxFuture, Plan},
     future::ResponseFuture,
-    protocol::{Http, Protocol},
+    protocol::{Http, Protocol, Seam},
     stage::{Operation, Side},
 };
 
@@ -105,6 +105,23 @@ impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
     }
 }
 
+/// The future of a dual write or a watched read.
+type Both<Answer, Error> = BoxFuture<'static, Result<Answer, Error>>;
+
+type FutureOf<Old, New, P, Req> = ResponseFuture<
+    <Old as Service<Req>>::Future,
+    <New as Service<Req>>::Future,
+    Both<<P as Seam<Req, <Old as Service<Req>>::Response>>::Answer, <Old as Service<Req>>::Error>,
+    P,
+    Req,
+>;
+
+fn both<O, N, A, E, P, Req>(
+    future: impl Future<Output = Result<A, E>> + Send + 'static,
+) -> ResponseFuture<O, N, Both<A, E>, P, Req> {
+    ResponseFuture::both(Box::pin(future))
+}
+
 impl<Old, New, P, Req> Service<Req> for Migration<Old, New, P>
 where
     Old: Service<Req, Response: Send + 'static, Error: fmt::Display + Send + 'static, Future: Send>
@@ -120,7 +137,7 @@ where
 {
     type Response = P::Answer;
     type Error = Old::Error;
-    type Future = ResponseFuture<Old, New, P, Req>;
+    type Future = FutureOf<Old, New, P, Req>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Old::Error>> {
@@ -190,7 +207,7 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         side: Side,
         request: Req,
         admission: Option<Admission>,
-    ) -> ResponseFuture<Old, New, P, Req>
+    ) -> FutureOf<Old, New, P, Req>
     where
         Old: Service<
                 Req,
@@ -210,12 +227,8 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         };
         if !ready {
             return match side {
-                Side::Old => {
-                    ResponseFuture::boxed(plain::<P, _, _>(self.take_old(), request, mark))
-                }
-                Side::New => {
-                    ResponseFuture::boxed(plain::<P, _, _>(self.take_new(), request, mark))
-                }
+                Side::Old => both(plain::<P, _, _>(self.take_old(), request, mark)),
+                Side::New => both(plain::<P, _, _>(self.take_new(), request, mark)),
             };
         }
         if let Some(mark) = &mut mark {
@@ -236,7 +249,7 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         side: Side,
         admission: Admission,
         request: Req,
-    ) -> ResponseFuture<Old, New, P, Req>
+    ) -> FutureOf<Old, New, P, Req>
     where
         Old: Service<
                 Req,
@@ -252,22 +265,22 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         let (old, new) = (self.take_old(), self.take_new());
         match (operation, side) {
             (Operation::Write, Side::Old) => {
-                ResponseFuture::boxed(dual_write(settings, admission, old, new, request))
+                both(dual_write(settings, admission, old, new, request))
             }
             (Operation::Write, Side::New) => {
-                ResponseFuture::boxed(dual_write(settings, admission, new, old, request))
+                both(dual_write(settings, admission, new, old, request))
             }
             (Operation::Read, Side::Old) => {
-                ResponseFuture::boxed(watched_read(settings, admission, old, new, request))
+                both(watched_read(settings, admission, old, new, request))
             }
             (Operation::Read, Side::New) => {
-                ResponseFuture::boxed(watched_read(settings, admission, new, old, request))
+                both(watched_read(settings, admission, new, old, request))
             }
         }
     }
 
     /// A write that waits for a flip, and is admitted after it.
-    fn hold<Req>(&mut self, request: Req) -> ResponseFuture<Old, New, P, Req>
+    fn hold<Req>(&mut self, request: Req) -> FutureOf<Old, New, P, Req>
     where
         Old: Service<
                 Req,
@@ -281,7 +294,7 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
     {
         let settings = Arc::clone(&self.settings);
         let (old, new) = (self.take_old(), self.take_new());
-        ResponseFuture::boxed(async move {
+        both(async move {
             let admission = loop {
                 settings.core.wait_released().await;
                 let plan = |_| Plan {

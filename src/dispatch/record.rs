@@ -121,13 +121,15 @@ impl<P: Send + Sync + 'static> Record<P> {
             };
             let results = [authority.clone(), other.clone()];
             // Two answers that name different things have made two things.
-            let [mine, theirs] = std::mem::take(&mut state.created);
-            let apart = match (mine, theirs) {
-                (Some(mine), Some(theirs)) => mine != theirs,
-                _ => false,
-            };
-            let keys = state.keys.clone();
-            (results, keys, apart || state.overlapped)
+            let mut keys = state.keys.clone();
+            let mut doubtful = state.overlapped;
+            if let [Some(mine), Some(theirs)] = std::mem::take(&mut state.created)
+                && mine != theirs
+            {
+                keys = keys.union(theirs);
+                doubtful = true;
+            }
+            (results, keys, doubtful)
         };
         let ([authority_leg, other_leg], keys, doubtful) = known;
         let both_applied =

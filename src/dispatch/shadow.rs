@@ -316,9 +316,9 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             self.progress.rereads.fetch_add(1, Ordering::Relaxed);
             let raced = core.order.observe(&self.keys);
             let authority_side = other_side.other();
-            let mine = match self.ask(authority.again(), authority_side, &whole).await {
-                Ok((captured, _)) => captured,
-                Err(_) => return skipped(SkipReason::AuthorityFailed),
+            let asked = self.ask(authority.again(), authority_side, &whole).await;
+            let Ok((mine, _)) = asked else {
+                return skipped(SkipReason::AuthorityFailed);
             };
             let theirs = match self.ask(other_again.again(), other_side, &whole).await {
                 Ok((captured, _)) => captured,

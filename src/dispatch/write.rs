@@ -130,6 +130,17 @@ struct Hold {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+impl Hold {
+    /// The authority's head is here. For the order of keys that is the leg's
+    /// end: else a client that reads slowly would hold up everybody's writes of
+    /// the key. The mark stays with the answer.
+    fn ended(self, outcome: Outcome) -> Mark {
+        let Self { mut mark, .. } = self;
+        mark.set_end(outcome.into());
+        mark
+    }
+}
+
 struct OtherLeg<S, P: Send + Sync + 'static> {
     service: Ready<S>,
     hold: Hold,
@@ -203,58 +214,51 @@ where
             leg(authority, request, turn, limits.ready_timeout)
                 .instrument(self.span(Role::Authority)),
         );
-        let Ok(end) = timeout(limits.leg_timeout, &mut running).await else {
-            // The waiting has ended; the leg has not.
-            let settings = Arc::clone(&self.settings);
-            tokio::spawn(async move {
+        let ended = timeout(limits.leg_timeout, &mut running).await;
+        hold.mark.record(mine.took());
+        let (outcome, answer) = match ended {
+            Ok(LegEnd::Answer(answer)) => {
+                let outcome = protocol.judge(&self.whole, &answer);
+                if outcome == Outcome::Applied {
+                    let late = protocol.late_keys(&self.whole, &answer);
+                    self.record.learn(Role::Authority, late);
+                }
+                let outcome = mine.answered(outcome, P::code(&answer));
+                (outcome, Ok(Ok((answer, hold.ended(outcome)))))
+            }
+            Ok(LegEnd::Error(error)) => {
+                let outcome = mine.errored(&error);
+                drop(hold.ended(outcome));
+                (outcome, Ok(Err(error)))
+            }
+            Ok(LegEnd::Panicked) => {
+                let outcome = mine.failed(LegFault::Panicked);
+                drop(hold.ended(outcome));
+                (outcome, Err(Refused::AuthorityPanicked))
+            }
+            Ok(LegEnd::NotReady) => {
+                let outcome = mine.failed(LegFault::NotReady);
+                drop(hold.ended(outcome));
+                (outcome, Err(Refused::AuthorityNotReady))
+            }
+            Ok(LegEnd::Absorbed) => unreachable!("only the other leg's place may be absorbed"),
+            Err(_) => {
+                // The waiting has ended; the leg has not.
+                let settings = Arc::clone(&self.settings);
                 let late = async {
                     if let LegEnd::Answer(answer) = running.await {
                         P::drain(answer).await;
                     }
                 };
-                outlive(&settings, late, hold).await;
-            });
-            mine.failed(LegFault::Timeout);
-            if let Some(leg) = other {
-                leg.skip(SkippedLeg::AuthorityDidNotApply);
+                tokio::spawn(async move { outlive(&settings, late, hold).await });
+                (
+                    mine.failed(LegFault::Timeout),
+                    Err(Refused::AuthorityTimeout),
+                )
             }
-            return Ok(self.refuse(Refused::AuthorityTimeout));
         };
-        hold.mark.record(mine.took());
 
-        let (outcome, answer) = match end {
-            LegEnd::Answer(answer) => {
-                let outcome = protocol.judge(&self.whole, &answer);
-                if outcome == Outcome::Applied {
-                    self.record
-                        .learn(Role::Authority, protocol.late_keys(&self.whole, &answer));
-                }
-                (mine.answered(outcome, P::code(&answer)), Ok(Ok(answer)))
-            }
-            LegEnd::Error(error) => (mine.errored(&error), Ok(Err(error))),
-            LegEnd::Panicked => (
-                mine.failed(LegFault::Panicked),
-                Err(Refused::AuthorityPanicked),
-            ),
-            LegEnd::NotReady => (
-                mine.failed(LegFault::NotReady),
-                Err(Refused::AuthorityNotReady),
-            ),
-            LegEnd::Absorbed => unreachable!("only the other leg's place may be absorbed"),
-        };
-        let Hold {
-            mut mark, place, ..
-        } = hold;
-        mark.set_end(outcome.into());
-        // For the order of keys a leg has ended with its head: else a client
-        // that reads slowly would hold up everybody else's writes of the key.
-        drop(place);
-
-        let mut ahead = match answer {
-            Ok(Ok(answer)) => Ok(Ok(P::ahead(answer))),
-            Ok(Err(error)) => Ok(Err(error)),
-            Err(reason) => Err(reason),
-        };
+        let mut ahead = answer.map(|answer| answer.map(|(answer, mark)| (P::ahead(answer), mark)));
         if let Some(leg) = other {
             told = self.follow(leg, outcome, &mut ahead).await;
         }
@@ -263,7 +267,8 @@ where
             (_, None) => Outcome::NotRun,
             (_, Some(told)) => told.await.unwrap_or(Outcome::Unknown),
         };
-        let answer = ahead.map(|answer| answer.map(|ahead| P::keep(ahead, self.kept_end(mark))));
+        let answer =
+            ahead.map(|answer| answer.map(|(ahead, mark)| P::keep(ahead, self.kept_end(mark))));
         if reply(self.policy, self.synced, outcome, theirs) == Reply::PartialWrite {
             return Ok(self.refuse(Refused::PartialWrite));
         }
@@ -294,13 +299,13 @@ where
         &self,
         leg: OtherLeg<O, P>,
         outcome: Outcome,
-        ahead: &mut Result<Result<P::Ahead, E>, Refused>,
+        ahead: &mut Result<Result<(P::Ahead, Mark), E>, Refused>,
     ) -> Option<oneshot::Receiver<Outcome>>
     where
         O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
         E: fmt::Display + Send + 'static,
     {
-        let (Outcome::Applied, Ok(Ok(ahead))) = (outcome, ahead) else {
+        let (Outcome::Applied, Ok(Ok((ahead, _)))) = (outcome, ahead) else {
             leg.skip(SkippedLeg::AuthorityDidNotApply);
             return None;
         };

@@ -1,1 +1,4 @@
 //! Pages to read: none of this is code.
+
+#[doc = include_str!("matrix.md")]
+pub mod matrix {}

@@ -12,7 +12,7 @@ mod steps;
 mod store;
 
 pub use self::blocked::{Blocked, Reason};
-pub(crate) use self::core::{Admission, Core, Held, Plan};
+pub(crate) use self::core::{Admission, Core, Plan};
 pub(crate) use self::gate::Word;
 pub use self::handle::MigrationHandle;
 pub(crate) use self::ledger::{End, Kind, Ledger, Mark};

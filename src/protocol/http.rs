@@ -250,9 +250,8 @@ where
         let (mut parts, body) = request.into_parts();
         let mut lease = Arc::clone(budget).lease(limits.buffered_bytes);
         let reading = collect(body, limits.body, &mut lease);
-        let collected = match timeout(limits.body_timeout, reading).await {
-            Ok(collected) => collected,
-            Err(_) => return Err(Refused::BodyTimeout),
+        let Ok(collected) = timeout(limits.body_timeout, reading).await else {
+            return Err(Refused::BodyTimeout);
         };
         let Collected { data, trailers } = collected.map_err(|error| match error {
             CollectError::TooLarge => Refused::BodyTooLarge,

@@ -1,0 +1,26 @@
+//! Behaviour, through the public API only.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::wildcard_imports,
+    clippy::needless_pass_by_value,
+    reason = "a test says what it is by its name, and shares one set of tools"
+)]
+
+mod support;
+
+mod axum_app;
+mod bodies;
+mod config;
+mod copying;
+mod handle;
+mod hangups;
+mod matrix;
+mod order;
+mod readiness;
+mod shadow;
+mod sockets;
+mod telemetry;
+mod writes;

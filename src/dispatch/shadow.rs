@@ -371,7 +371,10 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             .map_err(error)?;
         let took = began.elapsed();
         let lease = Arc::clone(&self.settings.core.captured).lease(limits.captured_bytes);
-        match protocol.capture(answer, limits.captured_body, lease).await {
+        match protocol
+            .capture(whole, answer, limits.captured_body, lease)
+            .await
+        {
             Ok((captured, lease)) => {
                 self.settings.core.counters.captured(lease.bytes());
                 Ok(((captured, lease), took))

@@ -114,15 +114,16 @@ pub enum Reason {
     },
     /// Writes of an earlier epoch are still running, or may still land.
     NotSettled {
-        /// How many are running. 0: none runs, but one that was cut off may
-        /// still land.
+        /// How many of their legs are running. 0: none runs, but one that was
+        /// cut off may still land.
         writes: u64,
         /// How long the step waited for them.
         waited: Duration,
     },
     /// Writes did not end while new ones were held.
     HoldTooLong {
-        /// How many were left.
+        /// How many of their legs were left, answers that are still being sent
+        /// included.
         writes: u64,
         /// How long writes were held.
         held: Duration,
@@ -193,13 +194,13 @@ impl fmt::Display for Reason {
             Self::NotSettled { writes, waited } => {
                 write!(
                     f,
-                    "{writes} earlier writes still run after {waited:.1?} of waiting"
+                    "{writes} legs of earlier writes still run after {waited:.1?} of waiting"
                 )
             }
             Self::HoldTooLong { writes, held } => {
                 write!(
                     f,
-                    "{writes} writes did not end while others were held for {held:.1?}"
+                    "{writes} legs of writes did not end while others were held for {held:.1?}"
                 )
             }
             Self::OneSided => f.write_str("the stage is one-sided"),

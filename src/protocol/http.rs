@@ -447,12 +447,17 @@ where
 
     async fn capture(
         &self,
+        whole: &WholeRequest,
         answer: Response<RB>,
         limit: usize,
         mut lease: Lease,
     ) -> Result<(Answer, Lease), CaptureError> {
         let (parts, body) = answer.into_parts();
         let mut answer = answer_of(&parts);
+        if whole.parts.method == Method::HEAD {
+            // As on the authority's side.
+            return Ok((answer, lease));
+        }
         let collected = collect(body, limit, &mut lease)
             .await
             .map_err(|error| match error {

@@ -122,6 +122,7 @@ pub trait Seam<Req, Res>: Send + Sync + 'static {
     /// A shadow's answer, whole.
     fn capture(
         &self,
+        whole: &Self::Whole,
         answer: Res,
         limit: usize,
         lease: Lease,

@@ -11,25 +11,6 @@ use tower_migration::{
 
 use crate::support::*;
 
-/// A side that notes the bodies it was given, in order, and answers one request
-/// each time it is allowed to.
-fn stepped() -> (Fake, Arc<Mutex<Vec<String>>>, Arc<tokio::sync::Semaphore>) {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let steps = Arc::new(tokio::sync::Semaphore::new(0));
-    let (note, step) = (Arc::clone(&seen), Arc::clone(&steps));
-    let fake = Fake::new(move |call| {
-        note.lock()
-            .unwrap()
-            .push(String::from_utf8_lossy(&call.body).into_owned());
-        let step = Arc::clone(&step);
-        async move {
-            step.acquire().await.unwrap().forget();
-            Ok(answer(200, ""))
-        }
-    });
-    (fake, seen, steps)
-}
-
 #[tokio::test]
 async fn writes_of_one_key_reach_each_side_one_after_the_other() {
     let (old, on_old, step_old) = stepped();

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tower::{Layer, Service, ServiceExt};
 use tower_migration::{
     BoxError, Dispatch, Migration, MigrationHandle, MigrationLayer, Side, Stage,
@@ -369,4 +369,23 @@ pub fn latched(status: u16, text: &'static str) -> (Fake, Latch) {
         }
     });
     (fake, latch)
+}
+
+/// A side that notes the bodies it was given, in order, and answers one request
+/// each time it is allowed to.
+pub fn stepped() -> (Fake, Arc<Mutex<Vec<String>>>, Arc<Semaphore>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let steps = Arc::new(Semaphore::new(0));
+    let (note, step) = (Arc::clone(&seen), Arc::clone(&steps));
+    let fake = Fake::new(move |call| {
+        note.lock()
+            .unwrap()
+            .push(String::from_utf8_lossy(&call.body).into_owned());
+        let step = Arc::clone(&step);
+        async move {
+            step.acquire().await.unwrap().forget();
+            Ok(answer(200, "stepped"))
+        }
+    });
+    (fake, seen, steps)
 }

@@ -14,7 +14,7 @@ mod tee;
 
 pub use self::answer::AnswerBody;
 pub(crate) use self::answer::{Kept, KeptEnd, ReadAhead, drain};
-pub use self::boxed::{BoxRequest, BoxRequestLayer};
+pub use self::boxed::{BoxRequest, BoxRequestLayer, RequestBody};
 pub(crate) use self::budget::{Budget, Lease};
 pub(crate) use self::collect::{CollectError, Collected, collect};
 pub use self::copy::CopyBody;

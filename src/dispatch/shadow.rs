@@ -95,7 +95,10 @@ pub(super) fn start<P, A, O, Req>(
     );
     let task = async move {
         let [mut on_other, again] = marks;
-        let end = shadow.run(authority, other, request, answer, raced).await;
+        let (end, took) = shadow.run(authority, other, request, answer, raced).await;
+        if let Some(took) = took {
+            on_other.record(took);
+        }
         on_other.set_end(end);
         again.unused();
         drop(slot);
@@ -108,6 +111,7 @@ pub(super) fn start<P, A, O, Req>(
 struct Progress {
     phase: AtomicU8,
     rereads: AtomicU32,
+    /// In microseconds; 0: no head has come.
     other_took: AtomicU32,
 }
 
@@ -152,7 +156,8 @@ fn failed(reason: FailReason) -> Found {
 }
 
 impl<P: Send + Sync + 'static> Shadow<P> {
-    /// Reads, compares, reports. Says how the other side's leg ended.
+    /// Reads, compares, reports. Says how the other side's leg ended, and how
+    /// long its head took if it came.
     async fn run<A, O, Req>(
         self,
         authority: Ready<A>,
@@ -160,7 +165,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         watched: P::Watched,
         pending: P::Pending,
         raced: Observation,
-    ) -> End
+    ) -> (End, Option<Duration>)
     where
         P: Seam<Req, A::Response>,
         A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send>
@@ -190,6 +195,10 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             Verdict::Skipped(_) => End::Applied,
         };
         let rereads = self.progress.rereads.load(Ordering::Relaxed);
+        let other_took = match self.progress.other_took.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros.into())),
+        };
         if let Verdict::Mismatch(diff) = &verdict {
             tracing::warn!(
                 target: "tower_migration",
@@ -207,9 +216,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 diff: diff.clone(),
                 rereads,
                 authority_took: self.authority_took,
-                other_took: Duration::from_micros(
-                    self.progress.other_took.load(Ordering::Relaxed).into(),
-                ),
+                other_took: other_took.unwrap_or_default(),
                 at: SystemTime::now(),
             });
         }
@@ -221,7 +228,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             error,
             rereads,
         });
-        end
+        (end, other_took)
     }
 
     /// What it means that the deadline has come.
@@ -279,7 +286,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 let took = u32::try_from(took.as_micros());
                 self.progress
                     .other_took
-                    .store(took.unwrap_or(u32::MAX), Ordering::Relaxed);
+                    .store(took.unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
                 answer
             }
             Err(found) => return found,

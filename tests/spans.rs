@@ -43,9 +43,14 @@ async fn every_leg_has_a_span_under_the_requests_own() {
     let spans = Spans::default();
     let subscriber = tracing_subscriber::registry().with(spans.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let side = || {
+        tower::service_fn(|_: Request<Full<Bytes>>| async {
+            Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+        })
+    };
+    let handle = MigrationHandle::new("spans");
+    let service = MigrationLayer::new(handle.clone(), side()).layer(side());
+    handle.advance().await.unwrap();
     handle.set_shadow_rate(1.0).unwrap();
     async {
         for method in ["PUT", "GET"] {

@@ -13,7 +13,6 @@ use crate::{
 
 /// A step that was taken.
 #[derive(Clone, Debug)]
-#[must_use = "`tainted` names the keys that a hurried step made dirty"]
 #[non_exhaustive]
 pub struct Moved {
     /// The stage before.

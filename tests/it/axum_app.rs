@@ -13,7 +13,7 @@ use tower_migration::{FailurePolicy, MigrationHandle, MigrationLayer, Side, Stag
 
 async fn walk(handle: &MigrationHandle, to: Stage) {
     while handle.stage() < to {
-        let _ = handle.advance().await.unwrap();
+        handle.advance().await.unwrap();
         if handle.stage() == Stage::WriteBoth {
             handle.confirm_synced(Side::New).await.unwrap();
         }

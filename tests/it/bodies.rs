@@ -133,7 +133,7 @@ async fn chunks_and_trailers_reach_both_sides() {
         })
     };
     let handle = MigrationHandle::new("x");
-    let _ = handle.advance().await.unwrap();
+    handle.advance().await.unwrap();
     let service = MigrationLayer::new(handle.clone(), side()).layer(side());
     let sent = frames(vec![
         data("ab"),
@@ -182,7 +182,7 @@ async fn a_full_body_is_watched_too() {
         })
     };
     let handle = MigrationHandle::new("x");
-    let _ = handle.advance().await.unwrap();
+    handle.advance().await.unwrap();
     handle
         .confirm_synced(tower_migration::Side::New)
         .await

@@ -72,7 +72,7 @@ async fn it_is_refused_where_it_could_be_undone() {
     rig.old.becomes(&old);
     let write = tokio::spawn(rig.service.clone().call(put("/a", "")));
     rig.quiesce().await;
-    let _ = rig.handle.advance().await.unwrap();
+    rig.handle.advance().await.unwrap();
     assert_eq!(
         rig.handle.copy_key(&key, Side::Old, copy).await,
         Err(CopyError::NotSettled)
@@ -141,7 +141,7 @@ async fn a_conflict_is_not_copied_either_way() {
         .await;
     rig.ask(put("/a", "")).await;
     rig.quiesce().await;
-    let _ = rig.handle.rollback().await.unwrap();
+    rig.handle.rollback().await.unwrap();
     rig.old.becomes(&Fake::says(200, ""));
     rig.new.becomes(&Fake::says(500, ""));
     rig.ask(put("/a", "")).await;
@@ -245,7 +245,7 @@ async fn copies_that_race_writers_leave_the_two_stores_equal() {
         for n in 0..4 {
             in_old.lock().unwrap().insert(format!("/{n}"), 1_000 * n);
         }
-        let _ = rig.handle.advance().await.unwrap();
+        rig.handle.advance().await.unwrap();
         let mut tasks = Vec::new();
         for writer in 0..4_u64 {
             let service = rig.service.clone();

@@ -81,7 +81,7 @@ async fn jumps_and_steps_over_the_ends_are_refused() {
     let blocked = handle.rollback().await.unwrap_err();
     assert_eq!(reasons(&blocked), ["no such stage"]);
     assert_eq!((blocked.from(), blocked.to()), (Stage::OldOnly, None));
-    let _ = handle.force(Stage::NewOnly, "test").await.unwrap();
+    handle.force(Stage::NewOnly, "test").await.unwrap();
     assert_eq!(
         reasons(&handle.advance().await.unwrap_err()),
         ["no such stage"]
@@ -99,16 +99,16 @@ async fn a_side_must_be_synced_before_it_becomes_the_authority() {
         reasons(&rig.handle.confirm_synced(Side::New).await.unwrap_err()),
         ["one-sided"]
     );
-    let _ = rig.handle.advance().await.unwrap();
+    rig.handle.advance().await.unwrap();
     assert_eq!(
         reasons(&rig.handle.advance().await.unwrap_err()),
         ["not synced"]
     );
     rig.handle.confirm_synced(Side::New).await.unwrap();
-    let _ = rig.handle.advance().await.unwrap();
-    let _ = rig.handle.advance().await.unwrap();
+    rig.handle.advance().await.unwrap();
+    rig.handle.advance().await.unwrap();
     // Old was not written at 3: it is stale, and no way leads back to it.
-    let _ = rig.handle.rollback().await.unwrap();
+    rig.handle.rollback().await.unwrap();
     assert_eq!(rig.handle.stage(), Stage::ReadNew);
     assert_eq!(
         reasons(&rig.handle.rollback().await.unwrap_err()),
@@ -119,8 +119,8 @@ async fn a_side_must_be_synced_before_it_becomes_the_authority() {
     rig.handle.confirm_synced(Side::Old).await.unwrap();
     assert_eq!(rig.handle.rollback().await.unwrap().to, Stage::WriteBoth);
     // New was written all the time; only 1 to 0 makes it stale.
-    let _ = rig.handle.rollback().await.unwrap();
-    let _ = rig.handle.advance().await.unwrap();
+    rig.handle.rollback().await.unwrap();
+    rig.handle.advance().await.unwrap();
     assert_eq!(
         reasons(&rig.handle.advance().await.unwrap_err()),
         ["not synced"]
@@ -143,7 +143,7 @@ async fn dirty_keys_block_the_steps_that_would_lose_them() {
     );
     assert!(text.contains("copy the dirty keys"), "{text}");
     // Back is fine: old has everything. New is stale as a whole then.
-    let _ = rig.handle.rollback().await.unwrap();
+    rig.handle.rollback().await.unwrap();
     assert!(rig.handle.dirty_keys().is_empty());
 
     let rig = Rig::new(Fake::says(500, ""), Fake::says(200, ""))
@@ -172,7 +172,7 @@ async fn marks_that_name_both_sides_are_a_conflict_that_a_person_resolves() {
         .await;
     rig.ask(put("/a", "")).await;
     rig.quiesce().await;
-    let _ = rig.handle.rollback().await.unwrap();
+    rig.handle.rollback().await.unwrap();
     rig.old.becomes(&Fake::says(200, ""));
     rig.new.becomes(&Fake::says(500, ""));
     rig.ask(put("/a", "")).await;
@@ -214,7 +214,7 @@ async fn a_step_waits_for_earlier_writes_and_gives_up_in_the_end() {
     let write = tokio::spawn(rig.service.clone().call(put("/a", "")));
     rig.quiesce().await;
     // Its own epoch does not count; the next one's does.
-    let _ = rig.handle.advance().await.unwrap();
+    rig.handle.advance().await.unwrap();
     assert_eq!(
         reasons(&rig.handle.confirm_synced(Side::New).await.unwrap_err()),
         ["not settled"]
@@ -479,15 +479,15 @@ async fn force_goes_anywhere_marks_the_status_and_unsyncs_what_it_skipped() {
         page.contains("FORCED old-only to read-new: the old disk is dying"),
         "{page}"
     );
-    let _ = handle.force(Stage::NewOnly, "on").await.unwrap();
+    handle.force(Stage::NewOnly, "on").await.unwrap();
     assert!(!handle.status().sync.old.is_synced());
-    let _ = handle.force(Stage::OldOnly, "back").await.unwrap();
+    handle.force(Stage::OldOnly, "back").await.unwrap();
     assert!(
         !handle.status().sync.old.is_synced(),
         "it missed the writes at 3"
     );
     for n in 0..40 {
-        let _ = handle.force(Stage::ALL[n % 4], "again").await.unwrap();
+        handle.force(Stage::ALL[n % 4], "again").await.unwrap();
     }
     assert_eq!(handle.status().forced.len(), 16, "bounded");
 }
@@ -514,7 +514,7 @@ async fn drained_resolves_when_nothing_runs_on_the_side_any_more() {
 async fn a_restart_continues_where_the_flag_stood() {
     let store = MemoryStore::new();
     let handle = MigrationHandle::open("x", store.clone()).await.unwrap();
-    let _ = handle.advance().await.unwrap();
+    handle.advance().await.unwrap();
     handle.confirm_synced(Side::New).await.unwrap();
     handle.shutdown().await;
     assert!(store.record().clean);
@@ -679,7 +679,7 @@ async fn no_read_after_an_acknowledged_write_misses_it_while_the_flag_moves() {
                 }
             }
         });
-        let _ = rig.handle.advance().await.unwrap();
+        rig.handle.advance().await.unwrap();
         rig.handle.settled().await;
         rig.handle.confirm_synced(Side::New).await.unwrap();
         for to in [
@@ -691,7 +691,7 @@ async fn no_read_after_an_acknowledged_write_misses_it_while_the_flag_moves() {
             Stage::NewOnly,
         ] {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            let _ = rig.handle.move_to(to).await.unwrap();
+            rig.handle.move_to(to).await.unwrap();
         }
         writer.await.unwrap();
         reader.await.unwrap();

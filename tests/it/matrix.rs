@@ -206,7 +206,7 @@ async fn check(
     if synced {
         rig.walk(stage).await;
     } else {
-        let _ = rig.handle.advance().await.unwrap();
+        rig.handle.advance().await.unwrap();
     }
 
     let request = if operation == "read" {

@@ -78,7 +78,7 @@ async fn a_reservation_on_a_side_that_is_not_needed_any_more_is_given_back() {
     let new = ConcurrencyLimit::new(Fake::says(200, "new"), 1);
     let mut service = MigrationLayer::new(handle.clone(), new).layer(old.clone());
     service.ready().await.unwrap();
-    let _ = handle.force(Stage::NewOnly, "test").await.unwrap();
+    handle.force(Stage::NewOnly, "test").await.unwrap();
     let mut other = old;
     let mut probe = task::spawn(other.ready());
     assert_pending!(probe.poll(), "the permit is taken");
@@ -102,7 +102,7 @@ async fn a_permit_taken_by_poll_ready_is_used_by_that_call() {
             if stage == Stage::ReadNew {
                 handle.confirm_synced(Side::New).await.unwrap();
             }
-            let _ = handle.move_to(stage).await.unwrap();
+            handle.move_to(stage).await.unwrap();
         }
         for request in [get("/a"), put("/a", ""), get("/a"), put("/a", "")] {
             let answer = service.ready().await.unwrap().call(request).await.unwrap();
@@ -156,7 +156,7 @@ async fn by_hand_with_two_mocks_each_step_a_line() {
     let (old, mut on_old) = mock::pair::<Req, Res>();
     let (new, mut on_new) = mock::pair::<Req, Res>();
     let mut service = MigrationLayer::new(handle.clone(), new).layer(old);
-    let _ = handle.advance().await.unwrap();
+    handle.advance().await.unwrap();
 
     let mut write = task::spawn(service.ready().await.unwrap().call(put("/a", "v")));
     assert_pending!(write.poll());

@@ -349,7 +349,7 @@ async fn a_client_that_hangs_up_half_way_or_reads_slowly_is_skipped() {
 #[tokio::test(start_paused = true)]
 async fn unsynced_sides_and_dirty_keys_are_read_but_not_judged() {
     let rig = Rig::new(Fake::says(200, "old"), Fake::says(404, "not yet"));
-    let _ = rig.handle.advance().await.unwrap();
+    rig.handle.advance().await.unwrap();
     rig.handle.set_shadow_rate(1.0).unwrap();
     rig.ask(get("/a")).await;
     rig.handle.shutdown().await;
@@ -495,7 +495,7 @@ async fn without_a_good_other_side_the_authoritys_failure_stands() {
     let rig = Rig::with(Fake::says(503, "down"), Fake::says(200, "new"), |layer| {
         layer.read_fallback(SECOND).unwrap()
     });
-    let _ = rig.handle.advance().await.unwrap();
+    rig.handle.advance().await.unwrap();
     assert_eq!(rig.ask(get("/a")).await.0, 503);
     assert_eq!(rig.new.count(), 0);
 

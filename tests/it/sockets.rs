@@ -46,7 +46,7 @@ async fn serve(app: Router) -> SocketAddr {
 }
 
 async fn synced(handle: &MigrationHandle) {
-    let _ = handle.advance().await.unwrap();
+    handle.advance().await.unwrap();
     handle.confirm_synced(Side::New).await.unwrap();
 }
 
@@ -225,7 +225,7 @@ async fn bare_under_hyper_over_both_versions_of_http() {
     });
     for stage in Stage::ALL {
         if handle.stage() != stage {
-            let _ = handle.move_to(stage).await.unwrap();
+            handle.move_to(stage).await.unwrap();
         }
         if stage == Stage::WriteBoth {
             handle.confirm_synced(Side::New).await.unwrap();
@@ -414,7 +414,7 @@ async fn under_load_no_acknowledged_write_is_lost_while_the_flag_goes_there_and_
         })
         .collect();
     let pause = || tokio::time::sleep(Duration::from_millis(30));
-    let _ = handle.advance().await.unwrap();
+    handle.advance().await.unwrap();
     handle.settled().await;
     for n in 0..8 {
         let key = n.to_string();

@@ -287,7 +287,7 @@ impl Rig {
 
     pub async fn walk(&self, stage: Stage) {
         while self.handle.stage() < stage {
-            let _ = self.handle.advance().await.unwrap();
+            self.handle.advance().await.unwrap();
             if self.handle.stage() == Stage::WriteBoth {
                 self.handle.confirm_synced(Side::New).await.unwrap();
             }

@@ -16,7 +16,9 @@ async fn every_leg_has_a_span_under_the_requests_own() {
     use tracing_subscriber::{layer::SubscriberExt, registry::LookupSpan};
 
     #[derive(Clone, Default)]
-    struct Spans(Arc<Mutex<Vec<(String, Option<String>)>>>);
+    struct Spans(Arc<Mutex<Vec<Seen>>>);
+    /// A span's name and fields, and its parent's name.
+    type Seen = (String, Option<String>);
     struct Fields(String);
     impl tracing::field::Visit for Fields {
         fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {

@@ -32,12 +32,16 @@ where
     P: Seam<Req, S::Response>,
     S: Service<Req>,
 {
-    service.ready().await?;
-    if let Some(mark) = &mut mark {
-        // Dropped from here on, a write may still land.
-        mark.set_lingers(true);
-    }
-    let answer = service.call(request).await;
+    let answer = match service.ready().await {
+        Err(error) => Err(error),
+        Ok(()) => {
+            if let Some(mark) = &mut mark {
+                // Dropped from here on, a write may still land.
+                mark.set_lingers(true);
+            }
+            service.call(request).await
+        }
+    };
     match (answer, mark) {
         (Ok(answer), mut mark) => {
             if let Some(mark) = &mut mark {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     body::KeptEnd,
-    flag::{Admission, Mark},
+    flag::{Admission, Mark, Word},
     protocol::{Dispatch, Seam},
     reconcile::Place,
     stage::{FailurePolicy, Outcome, Reply, Role, Stage, WriteOrder, reply},
@@ -81,12 +81,8 @@ where
 
     let label = settings.protocol.label(&whole);
     let (record, mine, theirs) = Record::new(Arc::clone(&settings), label, stage, keys);
-    let policy = match settings.policy {
-        FailurePolicy::AuthorityWins if word.raises() => FailurePolicy::AwaitBoth,
-        policy => policy,
-    };
     let write = Write {
-        policy,
+        word,
         synced,
         stage,
         whole: Arc::clone(&whole),
@@ -117,8 +113,9 @@ struct Write<P: Seam<Req, Res>, Req, Res> {
     settings: Arc<Settings<P>>,
     record: Arc<Record<P>>,
     whole: Arc<P::Whole>,
+    /// What the write was admitted under.
+    word: Word,
     stage: Stage,
-    policy: FailurePolicy,
     /// Whether the other side was synced when the write began.
     synced: bool,
 }
@@ -262,19 +259,33 @@ where
         if let Some(leg) = other {
             told = self.follow(leg, outcome, &mut ahead).await;
         }
-        let theirs = match (self.policy, told) {
+        let policy = self.policy();
+        let theirs = match (policy, told) {
             (FailurePolicy::AuthorityWins, _) => Outcome::NotRun,
             (_, None) => Outcome::NotRun,
             (_, Some(told)) => told.await.unwrap_or(Outcome::Unknown),
         };
         let answer =
             ahead.map(|answer| answer.map(|(ahead, mark)| P::keep(ahead, self.kept_end(mark))));
-        if reply(self.policy, self.synced, outcome, theirs) == Reply::PartialWrite {
+        if reply(policy, self.synced, outcome, theirs) == Reply::PartialWrite {
             return Ok(self.refuse(Refused::PartialWrite));
         }
         match answer {
             Ok(answer) => answer,
             Err(reason) => Ok(self.refuse(reason)),
+        }
+    }
+
+    /// What the client waits for, decided when the authority has answered.
+    fn policy(&self) -> FailurePolicy {
+        let settings = &self.settings;
+        // A hurried flip has made the other side the authority meanwhile: reads
+        // go there already, so this write is not acknowledged before it is
+        // there too.
+        let moved = settings.core.word().stage().authority() != self.stage.authority();
+        match settings.policy {
+            FailurePolicy::AuthorityWins if moved || self.word.raises() => FailurePolicy::AwaitBoth,
+            policy => policy,
         }
     }
 

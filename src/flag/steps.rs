@@ -275,29 +275,48 @@ impl Core {
             tainted = moved.tainted.len(),
             "rolled back at once; keys in flight are dirty"
         );
-        let core = Arc::clone(self);
         let (tell, told) = tokio::sync::oneshot::channel::<()>();
-        tokio::spawn(async move {
-            let mut tell = Some(tell);
-            while let Err(error) = core.save(to, epoch).await {
-                tracing::error!(
-                    target: "tower_migration",
-                    migration = %core.name(),
-                    error = &error as &dyn std::error::Error,
-                    "the stage is not on record: writes wait for both sides until it is"
-                );
-                tell.take();
-                sleep(RETRY).await;
-            }
-            // Nobody else can have moved the flag: this task holds the turn.
-            // No slot free leaves the raise on, which is slow, not wrong.
-            let _ = core.open_epoch(|word| word);
-            drop(turn);
-            drop(tell);
-        });
+        tokio::spawn(Arc::clone(self).put_on_record(turn, to, epoch, tell));
         // Resolves with an error once the record is written or has failed.
         let _ = told.await;
         moved
+    }
+
+    /// Writes the record of a flip that has happened already, however long it
+    /// takes. Gives way to a forced step, which writes its own.
+    async fn put_on_record(
+        self: Arc<Self>,
+        mut turn: Turn,
+        stage: Stage,
+        epoch: u64,
+        tell: tokio::sync::oneshot::Sender<()>,
+    ) {
+        let mut tell = Some(tell);
+        while let Err(error) = self.save(stage, epoch).await {
+            tracing::error!(
+                target: "tower_migration",
+                migration = %self.name(),
+                error = &error as &dyn std::error::Error,
+                "the stage is not on record: writes wait for both sides until it is"
+            );
+            tell.take();
+            if timeout_at(Instant::now() + RETRY, self.is_overtaken())
+                .await
+                .is_ok()
+            {
+                drop(turn);
+                sleep(RETRY).await;
+                turn = Arc::clone(&self.step).lock_owned().await;
+                if self.word().stage() != stage {
+                    return;
+                }
+            }
+        }
+        // Nobody else can have moved the flag: this task holds the turn. No slot
+        // free leaves the raise on, which is slow, not wrong.
+        let _ = self.open_epoch(|word| word);
+        drop(turn);
+        drop(tell);
     }
 
     pub(super) async fn force_to(
@@ -445,10 +464,8 @@ impl Core {
         let to = word.stage();
         self.set_sync_table(self.sync().entering(to));
         self.set_word(word);
-        match to {
-            Stage::OldOnly => self.dirty().forget(Side::Old),
-            Stage::NewOnly => self.dirty().forget(Side::New),
-            Stage::WriteBoth | Stage::ReadNew => {}
+        if !to.is_two_sided() {
+            self.dirty().one_sided(to.authority());
         }
         self.counters.step(from, to);
         self.changes.send_replace(to);

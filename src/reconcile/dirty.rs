@@ -145,11 +145,17 @@ impl DirtySet {
         }
     }
 
-    /// Forgets the keys for which `right` is right: the other side is stale as
-    /// a whole, so single keys say nothing.
-    pub(crate) fn forget(&mut self, right: Side) {
+    /// From here on only `authority` is written. Where it is right, the other
+    /// side is stale as a whole, and single keys say nothing. Where the other
+    /// side was right (a forced step), it will not be for long: a person has to
+    /// decide.
+    pub(crate) fn one_sided(&mut self, authority: Side) {
         self.marks
-            .retain(|_, mark| mark.right != RightSide::Is(right));
+            .retain(|_, mark| mark.right != RightSide::Is(authority));
+        for mark in self.marks.values_mut() {
+            mark.right = RightSide::Conflict;
+            mark.marks += 1;
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -236,7 +236,7 @@ async fn a_flip_of_the_authority_waits_for_a_copy() {
 async fn copies_that_race_writers_leave_the_two_stores_equal() {
     for seed in 0..30_u64 {
         let latency = move |salt: u64| {
-            move |n: u64| fastrand::Rng::with_seed(seed ^ (n + salt) * 7919).u64(0..12)
+            move |n: u64| fastrand::Rng::with_seed(seed ^ ((n + salt) * 7919)).u64(0..12)
         };
         let ((old, in_old), (new, in_new)) = (store(latency(1)), store(latency(1_000_000)));
         let rig = Rig::with(old, new, |layer| {

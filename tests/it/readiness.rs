@@ -118,7 +118,7 @@ async fn an_error_of_the_authoritys_readiness_is_the_services_own() {
     handle.send_error("broken");
     let layer = MigrationLayer::new(MigrationHandle::new("x"), mock.clone());
     let mut service = layer.layer(mock);
-    let error = service.ready().await.err().expect("an error");
+    let error = service.ready().await.expect_err("an error");
     assert_eq!(error.to_string(), "broken");
 }
 

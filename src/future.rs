@@ -44,31 +44,16 @@ pin_project! {
 impl<Old, New, Both, P, Req> ResponseFuture<Old, New, Both, P, Req> {
     #[inline]
     pub(crate) const fn old(future: Old, mark: Option<Mark>, began: Option<Instant>) -> Self {
-        Self {
-            state: State::Old { future },
-            mark,
-            began,
-            protocol: PhantomData,
-        }
+        Self { state: State::Old { future }, mark, began, protocol: PhantomData }
     }
 
     #[inline]
     pub(crate) const fn new(future: New, mark: Option<Mark>, began: Option<Instant>) -> Self {
-        Self {
-            state: State::New { future },
-            mark,
-            began,
-            protocol: PhantomData,
-        }
+        Self { state: State::New { future }, mark, began, protocol: PhantomData }
     }
 
     pub(crate) const fn both(future: Both) -> Self {
-        Self {
-            state: State::Both { future },
-            mark: None,
-            began: None,
-            protocol: PhantomData,
-        }
+        Self { state: State::Both { future }, mark: None, began: None, protocol: PhantomData }
     }
 }
 

@@ -189,28 +189,16 @@ impl Limits {
             ("abandon_after", self.abandon_after),
             ("shadow_deadline", self.shadow_deadline),
         ];
-        let zero_count = counts
-            .into_iter()
-            .find(|(_, count)| *count == 0)
-            .map(|(name, _)| name);
-        let zero_time = times
-            .into_iter()
-            .find(|(_, time)| time.is_zero())
-            .map(|(name, _)| name);
+        let zero_count = counts.into_iter().find(|(_, count)| *count == 0).map(|(name, _)| name);
+        let zero_time = times.into_iter().find(|(_, time)| time.is_zero()).map(|(name, _)| name);
         if let Some(limit) = zero_count.or(zero_time) {
             return Err(ConfigError::Zero { limit });
         }
         if self.body > self.buffered_bytes {
-            return Err(ConfigError::TooSmall {
-                limit: "buffered_bytes",
-                than: "body",
-            });
+            return Err(ConfigError::TooSmall { limit: "buffered_bytes", than: "body" });
         }
         if self.captured_body > self.captured_bytes {
-            return Err(ConfigError::TooSmall {
-                limit: "captured_bytes",
-                than: "captured_body",
-            });
+            return Err(ConfigError::TooSmall { limit: "captured_bytes", than: "captured_body" });
         }
         Ok(())
     }
@@ -262,10 +250,7 @@ impl<New> MigrationLayer<New> {
     /// A layer with the defaults: reads and writes by method, keys by path,
     /// both legs at once, the authority's answer at once, no shadow reads until
     /// [`set_shadow_rate`](MigrationHandle::set_shadow_rate).
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the layer takes a handle of its own"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "the layer takes a handle of its own")]
     pub fn new(handle: MigrationHandle, new: New) -> Self {
         let limits = Limits::default();
         let settings = Settings {
@@ -280,10 +265,7 @@ impl<New> MigrationLayer<New> {
             read_fallback: None,
             durations: false,
         };
-        Self {
-            new,
-            settings: Arc::new(settings),
-        }
+        Self { new, settings: Arc::new(settings) }
     }
 
     /// Which requests are reads; see [`Classify`]. Default:
@@ -337,10 +319,7 @@ impl<New> MigrationLayer<New> {
         K: Into<Keys> + 'static,
         L: Into<Keys> + 'static,
     {
-        self.keys(KeyFns {
-            of_request,
-            of_answer,
-        })
+        self.keys(KeyFns { of_request, of_answer })
     }
 
     /// No keys at all. Concurrent writes of the same thing may then land in
@@ -471,9 +450,7 @@ impl<New, P: Clone> MigrationLayer<New, P> {
     /// [`ConfigError::Zero`] if `limit` is zero.
     pub fn read_fallback(mut self, limit: Duration) -> Result<Self, ConfigError> {
         if limit.is_zero() {
-            return Err(ConfigError::Zero {
-                limit: "read_fallback",
-            });
+            return Err(ConfigError::Zero { limit: "read_fallback" });
         }
         self.set().read_fallback = Some(limit);
         Ok(self)
@@ -522,8 +499,6 @@ impl HasKeys for Http {
 
 impl<New, P> fmt::Debug for MigrationLayer<New, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MigrationLayer")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("MigrationLayer").field("settings", &self.settings).finish_non_exhaustive()
     }
 }

@@ -54,13 +54,7 @@ pub struct Migration<Old, New, P = Http> {
 
 impl<Old, New, P> Migration<Old, New, P> {
     pub(crate) const fn new(old: Old, new: New, settings: Arc<Settings<P>>) -> Self {
-        Self {
-            old,
-            new,
-            old_ready: false,
-            new_ready: false,
-            settings,
-        }
+        Self { old, new, old_ready: false, new_ready: false, settings }
     }
 
     /// The old service.
@@ -77,11 +71,7 @@ impl<Old, New, P> Migration<Old, New, P> {
 /// By hand: a clone has not been polled ready, whatever this one has.
 impl<Old: Clone, New: Clone, P> Clone for Migration<Old, New, P> {
     fn clone(&self) -> Self {
-        Self::new(
-            self.old.clone(),
-            self.new.clone(),
-            Arc::clone(&self.settings),
-        )
+        Self::new(self.old.clone(), self.new.clone(), Arc::clone(&self.settings))
     }
 }
 
@@ -173,14 +163,10 @@ where
         let operation = kind.unwrap_or(Operation::Read);
         // Decided before anything is copied or spawned.
         let admitted = core.admit(operation, |_| match kind {
-            Some(Operation::Write) => Plan {
-                other: true,
-                shadow: false,
-            },
-            Some(Operation::Read) => Plan {
-                other: self.settings.read_fallback.is_some(),
-                shadow: core.samples(),
-            },
+            Some(Operation::Write) => Plan { other: true, shadow: false },
+            Some(Operation::Read) => {
+                Plan { other: self.settings.read_fallback.is_some(), shadow: core.samples() }
+            }
             None => Plan::default(),
         });
         let Ok(admission) = admitted else {
@@ -297,10 +283,7 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         both(async move {
             let admission = loop {
                 settings.core.wait_released().await;
-                let plan = |_| Plan {
-                    other: true,
-                    shadow: false,
-                };
+                let plan = |_| Plan { other: true, shadow: false };
                 if let Ok(admission) = settings.core.admit(Operation::Write, plan) {
                     break admission;
                 }

@@ -56,10 +56,7 @@ async fn every_leg_has_a_span_under_the_requests_own() {
     handle.set_shadow_rate(1.0).unwrap();
     async {
         for method in ["PUT", "GET"] {
-            let request = Request::builder()
-                .method(method)
-                .uri("/a")
-                .body(Full::default());
+            let request = Request::builder().method(method).uri("/a").body(Full::default());
             service.clone().oneshot(request.unwrap()).await.unwrap();
         }
     }
@@ -69,11 +66,8 @@ async fn every_leg_has_a_span_under_the_requests_own() {
     let mut seen = spans.0.lock().unwrap().clone();
     seen.sort();
     let parent = Some("request".to_owned());
-    let expected = [
-        "migration_leg new other",
-        "migration_leg new shadow",
-        "migration_leg old authority",
-    ];
+    let expected =
+        ["migration_leg new other", "migration_leg new shadow", "migration_leg old authority"];
     seen.retain(|(name, _)| name != "request");
     assert_eq!(seen, expected.map(|name| (name.to_owned(), parent.clone())));
 }

@@ -46,20 +46,12 @@ pin_project! {
 impl<B: Body> AnswerBody<B> {
     /// A body that the layer made itself.
     pub(crate) const fn own(data: Bytes) -> Self {
-        Self {
-            inner: Inner::Own { data },
-            mark: None,
-            sink: None,
-        }
+        Self { inner: Inner::Own { data }, mark: None, sink: None }
     }
 
     /// The authority's body of a dual write.
     pub(crate) const fn kept(kept: Kept<B>) -> Self {
-        Self {
-            inner: Inner::Kept { kept },
-            mark: None,
-            sink: None,
-        }
+        Self { inner: Inner::Kept { kept }, mark: None, sink: None }
     }
 }
 
@@ -72,19 +64,12 @@ impl<B: Body> AnswerBody<B> {
             // Cut off before its end, a write may still land.
             mark.set_lingers(!ended);
         }
-        Self {
-            inner: Inner::Passed { body },
-            mark: mark.filter(|_| !ended),
-            sink: None,
-        }
+        Self { inner: Inner::Passed { body }, mark: mark.filter(|_| !ended), sink: None }
     }
 
     /// The same, watched by `sink`.
     pub(crate) fn watched(body: B, mark: Option<Mark>, sink: Option<Box<Sink>>) -> Self {
-        Self {
-            sink,
-            ..Self::passed(body, mark)
-        }
+        Self { sink, ..Self::passed(body, mark) }
     }
 }
 
@@ -178,10 +163,7 @@ pub(crate) struct ReadAhead<B: Body> {
 
 impl<B: Body<Data = Bytes>> ReadAhead<B> {
     pub(crate) fn none(body: B) -> Self {
-        Self {
-            frames: VecDeque::new(),
-            body: Box::pin(body),
-        }
+        Self { frames: VecDeque::new(), body: Box::pin(body) }
     }
 
     /// Reads on to the end, or until there is more than `limit`. `Some` is the
@@ -280,11 +262,7 @@ impl<B: Body<Data = Bytes>> Kept<B> {
         let rest = self.body.as_ref().map_or_else(
             || SizeHint::with_exact(0),
             |body| {
-                if body.is_end_stream() {
-                    SizeHint::with_exact(0)
-                } else {
-                    body.size_hint()
-                }
+                if body.is_end_stream() { SizeHint::with_exact(0) } else { body.size_hint() }
             },
         );
         let mut hint = SizeHint::new();

@@ -17,11 +17,7 @@ impl Budget {
 
     /// A lease of nothing yet.
     pub(crate) const fn lease(self: Arc<Self>, limit: usize) -> Lease {
-        Lease {
-            budget: self,
-            limit,
-            bytes: 0,
-        }
+        Lease { budget: self, limit, bytes: 0 }
     }
 }
 
@@ -37,12 +33,9 @@ impl Lease {
     /// Takes more, unless that would pass the limit.
     #[must_use]
     pub(crate) fn take(&mut self, bytes: usize) -> bool {
-        let taken = self
-            .budget
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= self.limit)
-            });
+        let taken = self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|sum| *sum <= self.limit)
+        });
         if taken.is_ok() {
             self.bytes += bytes;
         }

@@ -136,10 +136,7 @@ impl Sink {
                 all.freeze()
             }
         };
-        let collected = Collected {
-            data,
-            trailers: self.trailers,
-        };
+        let collected = Collected { data, trailers: self.trailers };
         // The reader may have given up: its deadline came.
         let _ = self.tell.send(Ok((collected, self.lease)));
     }
@@ -162,10 +159,7 @@ pin_project! {
 
 impl<B> Tee<B> {
     pub(crate) const fn new(body: B, sink: Box<Sink>) -> Self {
-        Self {
-            body,
-            sink: Some(sink),
-        }
+        Self { body, sink: Some(sink) }
     }
 }
 

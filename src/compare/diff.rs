@@ -50,11 +50,7 @@ impl Diff {
         authority: impl fmt::Display,
         other: impl fmt::Display,
     ) -> Self {
-        if differs {
-            Self::of(what, authority, other)
-        } else {
-            Self::none()
-        }
+        if differs { Self::of(what, authority, other) } else { Self::none() }
     }
 
     /// The differences of both.
@@ -90,11 +86,7 @@ impl fmt::Display for Diff {
         }
         for (at, difference) in self.0.iter().enumerate() {
             let lead = if at == 0 { "" } else { "; " };
-            let Difference {
-                what,
-                authority,
-                other,
-            } = difference;
+            let Difference { what, authority, other } = difference;
             write!(f, "{lead}{what}: {authority:?} against {other:?}")?;
         }
         Ok(())

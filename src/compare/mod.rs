@@ -63,12 +63,7 @@ impl Answer {
     /// An answer without headers, for tests of comparers.
     #[must_use]
     pub fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self {
-            status,
-            headers: HeaderMap::new(),
-            body: body.into(),
-            trailers: None,
-        }
+        Self { status, headers: HeaderMap::new(), body: body.into(), trailers: None }
     }
 }
 
@@ -91,12 +86,7 @@ impl<'a> Answers<'a> {
     #[must_use]
     pub fn of(authority: &'a Answer, other: &'a Answer) -> Self {
         static ROOT: std::sync::LazyLock<Uri> = std::sync::LazyLock::new(Uri::default);
-        Self {
-            method: &Method::GET,
-            uri: &ROOT,
-            authority,
-            other,
-        }
+        Self { method: &Method::GET, uri: &ROOT, authority, other }
     }
 }
 

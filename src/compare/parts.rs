@@ -11,12 +11,7 @@ pub struct Status;
 impl Compare for Status {
     fn compare(&self, answers: &Answers<'_>) -> Diff {
         let (authority, other) = (answers.authority.status, answers.other.status);
-        Diff::when(
-            authority != other,
-            "status",
-            authority.as_u16(),
-            other.as_u16(),
-        )
+        Diff::when(authority != other, "status", authority.as_u16(), other.as_u16())
     }
 }
 
@@ -55,19 +50,11 @@ impl Compare for Headers {
                 .iter()
                 .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
                 .collect();
-            if all.is_empty() {
-                "(absent)".to_owned()
-            } else {
-                all.join(", ")
-            }
+            if all.is_empty() { "(absent)".to_owned() } else { all.join(", ") }
         };
         self.0.iter().fold(Diff::none(), |diff, name| {
             let (authority, other) = (&answers.authority.headers, &answers.other.headers);
-            if authority
-                .get_all(name)
-                .iter()
-                .eq(other.get_all(name).iter())
-            {
+            if authority.get_all(name).iter().eq(other.get_all(name).iter()) {
                 return diff;
             }
             let what = format!("header {name}");
@@ -86,11 +73,7 @@ impl Compare for ExactBody {
         let body = if authority == other {
             Diff::none()
         } else {
-            let at = authority
-                .iter()
-                .zip(other)
-                .take_while(|(a, b)| a == b)
-                .count();
+            let at = authority.iter().zip(other).take_while(|(a, b)| a == b).count();
             // A little of what is equal, so that a person finds the place.
             let from = at.saturating_sub(24);
             let shown = |body: &[u8]| {
@@ -101,12 +84,7 @@ impl Compare for ExactBody {
         };
         let (authority, other) = (&answers.authority.trailers, &answers.other.trailers);
         let shown = |trailers: &Option<http::HeaderMap>| format!("{trailers:?}");
-        body.and(Diff::when(
-            authority != other,
-            "trailers",
-            shown(authority),
-            shown(other),
-        ))
+        body.and(Diff::when(authority != other, "trailers", shown(authority), shown(other)))
     }
 }
 
@@ -125,9 +103,7 @@ impl<A, B> And<A, B> {
 
 impl<A: Compare, B: Compare> Compare for And<A, B> {
     fn compare(&self, answers: &Answers<'_>) -> Diff {
-        self.first
-            .compare(answers)
-            .and(self.second.compare(answers))
+        self.first.compare(answers).and(self.second.compare(answers))
     }
 }
 
@@ -164,10 +140,7 @@ mod tests {
     fn one_body_may_be_a_prefix_of_the_other_or_no_text_at_all() {
         let a = Answer::new(StatusCode::OK, "abc");
         let b = Answer::new(StatusCode::OK, "abcdef");
-        assert_eq!(
-            diff(&ExactBody, &a, &b),
-            "body at byte 3: \"abc\" against \"abcdef\""
-        );
+        assert_eq!(diff(&ExactBody, &a, &b), "body at byte 3: \"abc\" against \"abcdef\"");
         let c = Answer::new(StatusCode::OK, vec![0xff; 500]);
         assert!(diff(&ExactBody, &a, &c).len() < 1_000);
     }

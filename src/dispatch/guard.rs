@@ -56,10 +56,7 @@ impl<T: Send + 'static> Detached<T> {
     ///
     /// Outside of a tokio runtime.
     pub(super) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self {
-            future: Some(Box::pin(future)),
-            runtime: runtime::Handle::current(),
-        }
+        Self { future: Some(Box::pin(future)), runtime: runtime::Handle::current() }
     }
 }
 

@@ -44,7 +44,5 @@ where
             Err(error) => LegEnd::Error(error),
         }
     };
-    CatchPanic::new(run)
-        .await
-        .unwrap_or_else(|Panicked| LegEnd::Panicked)
+    CatchPanic::new(run).await.unwrap_or_else(|Panicked| LegEnd::Panicked)
 }

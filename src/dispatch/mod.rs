@@ -96,18 +96,12 @@ impl<S: Clone> Ready<S> {
     /// that has none.
     pub(crate) fn take(slot: &mut S, ready: &mut bool) -> Self {
         let clone = slot.clone();
-        Self {
-            service: std::mem::replace(slot, clone),
-            ready: std::mem::take(ready),
-        }
+        Self { service: std::mem::replace(slot, clone), ready: std::mem::take(ready) }
     }
 
     /// A clone without readiness.
     pub(crate) fn clone_of(service: &S) -> Self {
-        Self {
-            service: service.clone(),
-            ready: false,
-        }
+        Self { service: service.clone(), ready: false }
     }
 
     /// A clone without readiness, for later calls.
@@ -134,10 +128,7 @@ impl<S> Ready<S> {
     where
         S: Service<Req>,
     {
-        debug_assert!(
-            self.ready,
-            "a service is called once it has been polled ready"
-        );
+        debug_assert!(self.ready, "a service is called once it has been polled ready");
         self.service.call(request)
     }
 }

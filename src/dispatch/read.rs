@@ -79,27 +79,15 @@ where
 {
     let core = &settings.core;
     let limits = &settings.limits;
-    let Admission {
-        word,
-        authority: mut mark,
-        other: cover,
-        shadows,
-    } = admission;
+    let Admission { word, authority: mut mark, other: cover, shadows } = admission;
     let stage = word.stage();
     let side = stage.authority();
     let keys = settings.protocol.read_keys(&request);
     let raced = core.order.observe(&keys);
     let lease = Arc::clone(&core.captured).lease(limits.captured_bytes);
-    let dispatch = Dispatch {
-        stage,
-        side,
-        role: Role::Authority,
-        migration: core.id(),
-    };
+    let dispatch = Dispatch { stage, side, role: Role::Authority, migration: core.id() };
     let (request, watched) =
-        settings
-            .protocol
-            .watch(request, dispatch, limits.captured_body, lease);
+        settings.protocol.watch(request, dispatch, limits.captured_body, lease);
 
     let again = authority.again();
     let began = Instant::now();
@@ -129,12 +117,7 @@ where
                 settings.skipped(keys.clone(), side, SkipReason::AuthorityFailed);
             }
             if let Some((cover, limit)) = cover {
-                let read = Covered {
-                    stage,
-                    keys,
-                    raced,
-                    limit,
-                };
+                let read = Covered { stage, keys, raced, limit };
                 if let Some(answer) = read.ask(&settings, other, watched, cover).await {
                     return Ok(answer);
                 }
@@ -154,9 +137,7 @@ where
         return Ok(P::pass(answer, Some(mark)));
     };
     let slot = if P::is_success(&answer) {
-        Arc::clone(&settings.shadows)
-            .try_acquire_owned()
-            .map_err(|_| SkipReason::NoSlot)
+        Arc::clone(&settings.shadows).try_acquire_owned().map_err(|_| SkipReason::NoSlot)
     } else if P::is_not_modified(&answer) {
         Err(SkipReason::NotModified)
     } else {
@@ -172,9 +153,7 @@ where
     };
     let lease = Arc::clone(&core.captured).lease(limits.captured_bytes);
     let (answer, pending) =
-        settings
-            .protocol
-            .tee(&watched, answer, mark, limits.captured_body, lease);
+        settings.protocol.tee(&watched, answer, mark, limits.captured_body, lease);
     let start = Start {
         stage,
         keys,
@@ -221,12 +200,8 @@ impl Covered {
             mark.unused();
             return None;
         };
-        let dispatch = Dispatch {
-            stage: self.stage,
-            side,
-            role: Role::Authority,
-            migration: core.id(),
-        };
+        let dispatch =
+            Dispatch { stage: self.stage, side, role: Role::Authority, migration: core.id() };
         let request = settings.protocol.copy(&whole, dispatch);
         let call = CatchPanic::new(async {
             other.ready().await?;
@@ -237,11 +212,7 @@ impl Covered {
             Ok(Ok(Ok(answer))) if P::is_success(&answer) && safe() => Some(answer),
             _ => None,
         };
-        mark.set_end(if answer.is_some() {
-            End::Applied
-        } else {
-            End::Unknown
-        });
+        mark.set_end(if answer.is_some() { End::Applied } else { End::Unknown });
         let mut answer = answer?;
         core.counters.fallback(side);
         tracing::warn!(

@@ -55,11 +55,8 @@ impl<P: Send + Sync + 'static> Record<P> {
                 overlapped: false,
             }),
         });
-        let report = |role| Report {
-            record: Some(Arc::clone(&record)),
-            role,
-            began: Instant::now(),
-        };
+        let report =
+            |role| Report { record: Some(Arc::clone(&record)), role, began: Instant::now() };
         let (authority, other) = (report(Role::Authority), report(Role::Other));
         (record, authority, other)
     }
@@ -99,10 +96,7 @@ impl<P: Send + Sync + 'static> Record<P> {
     /// was applied: nobody knows.
     pub(super) fn answer_broke(&self) {
         let keys = self.lock().keys.clone();
-        self.settings
-            .core
-            .counters
-            .fault(self.authority, LegFault::BodyFailed);
+        self.settings.core.counters.fault(self.authority, LegFault::BodyFailed);
         self.settings.core.mark_dirty(&keys, self.authority);
         tracing::warn!(
             target: "tower_migration",
@@ -158,15 +152,8 @@ impl<P: Send + Sync + 'static> Record<P> {
 
     fn disagree(&self, disagreement: &Disagreement) {
         let core = &self.settings.core;
-        let Disagreement {
-            request,
-            keys,
-            authority_leg,
-            other_leg,
-            ..
-        } = disagreement;
-        core.counters
-            .disagreement(authority_leg.outcome, other_leg.outcome);
+        let Disagreement { request, keys, authority_leg, other_leg, .. } = disagreement;
+        core.counters.disagreement(authority_leg.outcome, other_leg.outcome);
         if disagreement.agreement == Agreement::Dirty {
             core.mark_dirty(keys, self.authority);
         }
@@ -217,14 +204,7 @@ impl<P: Send + Sync + 'static> Report<P> {
                 LegDetail::Code(_) | LegDetail::Absorbed => {}
             }
             let took = self.began.elapsed();
-            record.reported(
-                self.role,
-                LegResult {
-                    outcome,
-                    detail,
-                    took,
-                },
-            );
+            record.reported(self.role, LegResult { outcome, detail, took });
         }
         outcome
     }

@@ -246,12 +246,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
 
     fn dispatch(&self, side: Side) -> Dispatch {
         let migration = self.settings.core.id();
-        Dispatch {
-            stage: self.stage,
-            side,
-            role: Role::Shadow,
-            migration,
-        }
+        Dispatch { stage: self.stage, side, role: Role::Shadow, migration }
     }
 
     async fn read<A, O, Req>(
@@ -284,9 +279,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let theirs = match self.ask(other, other_side, &whole).await {
             Ok((answer, took)) => {
                 let took = u32::try_from(took.as_micros());
-                self.progress
-                    .other_took
-                    .store(took.unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
+                self.progress.other_took.store(took.unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
                 answer
             }
             Err(found) => return found,
@@ -372,16 +365,11 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             self.progress.enter(Phase::Call);
         }
         let began = Instant::now();
-        let answer = service
-            .call(protocol.copy(whole, self.dispatch(side)))
-            .await
-            .map_err(error)?;
+        let answer =
+            service.call(protocol.copy(whole, self.dispatch(side))).await.map_err(error)?;
         let took = began.elapsed();
         let lease = Arc::clone(&self.settings.core.captured).lease(limits.captured_bytes);
-        match protocol
-            .capture(whole, answer, limits.captured_body, lease)
-            .await
-        {
+        match protocol.capture(whole, answer, limits.captured_body, lease).await {
             Ok((captured, lease)) => {
                 self.settings.core.counters.captured(lease.bytes());
                 Ok(((captured, lease), took))

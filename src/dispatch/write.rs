@@ -42,12 +42,7 @@ where
 {
     let core = &settings.core;
     let limits = &settings.limits;
-    let Admission {
-        word,
-        authority: mark,
-        other: other_mark,
-        ..
-    } = admission;
+    let Admission { word, authority: mark, other: other_mark, .. } = admission;
     let other_mark = other_mark.expect("a dual write is admitted with two marks");
     let refuse = |reason, marks: [Mark; 2]| {
         core.counters.refused(reason);
@@ -55,11 +50,7 @@ where
         Ok(settings.protocol.refuse(reason))
     };
 
-    let whole = match settings
-        .protocol
-        .collect(request, limits, &core.buffered)
-        .await
-    {
+    let whole = match settings.protocol.collect(request, limits, &core.buffered).await {
         Ok(whole) => Arc::new(whole),
         Err(reason) => return refuse(reason, [mark, other_mark]),
     };
@@ -92,11 +83,7 @@ where
     let other_leg = match room {
         Ok((permit, place)) => Ok(OtherLeg {
             service: other,
-            hold: Hold {
-                mark: other_mark,
-                place,
-                _permit: Some(permit),
-            },
+            hold: Hold { mark: other_mark, place, _permit: Some(permit) },
             report: theirs,
         }),
         Err(reason) => {
@@ -157,11 +144,7 @@ where
         let authority = self.stage.authority();
         Dispatch {
             stage: self.stage,
-            side: if role == Role::Other {
-                authority.other()
-            } else {
-                authority
-            },
+            side: if role == Role::Other { authority.other() } else { authority },
             role,
             migration: self.settings.core.id(),
         }
@@ -201,11 +184,7 @@ where
         }
 
         let request = protocol.copy(&self.whole, self.dispatch(Role::Authority));
-        let mut hold = Hold {
-            mark,
-            place,
-            _permit: None,
-        };
+        let mut hold = Hold { mark, place, _permit: None };
         let turn = hold.place.turn();
         let mut running = Box::pin(
             leg(authority, request, turn, limits.ready_timeout)
@@ -248,10 +227,7 @@ where
                     }
                 };
                 tokio::spawn(async move { outlive(&settings, late, hold).await });
-                (
-                    mine.failed(LegFault::Timeout),
-                    Err(Refused::AuthorityTimeout),
-                )
+                (mine.failed(LegFault::Timeout), Err(Refused::AuthorityTimeout))
             }
         };
 
@@ -352,11 +328,7 @@ where
         let settings = Arc::clone(&self.settings);
         let record = Arc::clone(&self.record);
         let whole = Arc::clone(&self.whole);
-        let OtherLeg {
-            service,
-            mut hold,
-            report,
-        } = other;
+        let OtherLeg { service, mut hold, report } = other;
         let turn = hold.place.turn();
         let run = {
             let (settings, record) = (Arc::clone(&settings), Arc::clone(&record));
@@ -393,14 +365,8 @@ where
 /// What it holds, it holds until then, and through the linger.
 async fn outlive<P, F: Future>(settings: &Settings<P>, running: F, mut hold: Hold) {
     hold.mark.set_end(Outcome::Unknown.into());
-    if timeout(settings.limits.abandon_after, running)
-        .await
-        .is_err()
-    {
-        settings
-            .core
-            .counters
-            .fault(hold.mark.side(), LegFault::Abandoned);
+    if timeout(settings.limits.abandon_after, running).await.is_err() {
+        settings.core.counters.fault(hold.mark.side(), LegFault::Abandoned);
         sleep(settings.core.linger()).await;
     }
 }

@@ -173,11 +173,7 @@ impl fmt::Display for Reason {
             Self::Busy => f.write_str("another step is under way"),
             Self::Overtaken => f.write_str("a rollback came in between"),
             Self::NotSynced { side, state } => write!(f, "{side} is {}", state.as_str()),
-            Self::DirtyKeys {
-                right,
-                count,
-                oldest,
-            } => write!(
+            Self::DirtyKeys { right, count, oldest } => write!(
                 f,
                 "{count} dirty keys are right on {right} only, the oldest for {oldest:.1?}"
             ),
@@ -186,16 +182,10 @@ impl fmt::Display for Reason {
                 "{count} dirty keys are claimed by both sides, the oldest for {oldest:.1?}"
             ),
             Self::NotSettled { writes: 0, waited } => {
-                write!(
-                    f,
-                    "a write that was cut off may still land, after {waited:.1?} of waiting"
-                )
+                write!(f, "a write that was cut off may still land, after {waited:.1?} of waiting")
             }
             Self::NotSettled { writes, waited } => {
-                write!(
-                    f,
-                    "{writes} legs of earlier writes still run after {waited:.1?} of waiting"
-                )
+                write!(f, "{writes} legs of earlier writes still run after {waited:.1?} of waiting")
             }
             Self::HoldTooLong { writes, held } => {
                 write!(

@@ -188,11 +188,7 @@ impl Core {
             }
             let stage = word.stage();
             let side = stage.authority();
-            let plan = if stage.is_two_sided() {
-                plan(word)
-            } else {
-                Plan::default()
-            };
+            let plan = if stage.is_two_sided() { plan(word) } else { Plan::default() };
             // Further marks first: the last one's check vouches for all.
             let other = plan.other.then(|| {
                 let kind = match operation {
@@ -204,23 +200,12 @@ impl Core {
             let shadows = plan.shadow.then(|| {
                 [side.other(), side].map(|side| self.ledger.begin(word, Kind::shadow(side)))
             });
-            match self
-                .ledger
-                .admit(&self.hot.gate, word, Kind::authority(operation, side))
-            {
+            match self.ledger.admit(&self.hot.gate, word, Kind::authority(operation, side)) {
                 Ok(authority) => {
-                    return Ok(Admission {
-                        word,
-                        authority,
-                        other,
-                        shadows,
-                    });
+                    return Ok(Admission { word, authority, other, shadows });
                 }
                 Err(now) => {
-                    other
-                        .into_iter()
-                        .chain(shadows.into_iter().flatten())
-                        .for_each(Mark::unused);
+                    other.into_iter().chain(shadows.into_iter().flatten()).for_each(Mark::unused);
                     word = now;
                 }
             }
@@ -271,9 +256,7 @@ impl Core {
 
     pub(crate) fn sync(&self) -> SyncTable {
         let state = |side: Side| SYNC[usize::from(self.sync[side.index()].load(Ordering::SeqCst))];
-        SyncTable::start()
-            .with(Side::Old, state(Side::Old))
-            .with(Side::New, state(Side::New))
+        SyncTable::start().with(Side::Old, state(Side::Old)).with(Side::New, state(Side::New))
     }
 
     pub(crate) fn is_synced(&self, side: Side) -> bool {

@@ -84,17 +84,11 @@ mod tests {
             for slot in [0, 1, SLOTS - 1] {
                 for epoch in [0, 1, u64::MAX >> 8] {
                     let word = Word::new(stage, epoch, slot);
-                    assert_eq!(
-                        (word.stage(), word.slot(), word.epoch()),
-                        (stage, slot, epoch)
-                    );
+                    assert_eq!((word.stage(), word.slot(), word.epoch()), (stage, slot, epoch));
                     assert!(!word.holds() && !word.raises());
                     let both = word.holding().raised();
                     assert!(both.holds() && both.raises());
-                    assert_eq!(
-                        (both.stage(), both.slot(), both.epoch()),
-                        (stage, slot, epoch)
-                    );
+                    assert_eq!((both.stage(), both.slot(), both.epoch()), (stage, slot, epoch));
                 }
             }
         }

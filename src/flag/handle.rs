@@ -79,9 +79,7 @@ impl MigrationHandle {
     pub(super) fn in_memory(name: Arc<str>, options: Options) -> Self {
         let store = MemoryStore::new();
         let record = store.record();
-        Self {
-            core: Arc::new(Core::new(name, options, Arc::new(store), true, &record)),
-        }
+        Self { core: Arc::new(Core::new(name, options, Arc::new(store), true, &record)) }
     }
 
     pub(super) async fn open_with(
@@ -99,9 +97,7 @@ impl MigrationHandle {
             migration = %name, stage = %record.stage, epoch = record.epoch,
             "flag opened"
         );
-        Ok(Self {
-            core: Arc::new(Core::new(name, options, store, false, &record)),
-        })
+        Ok(Self { core: Arc::new(Core::new(name, options, store, false, &record)) })
     }
 
     /// The name given at the start, which every metric and log line carries.
@@ -155,11 +151,7 @@ impl MigrationHandle {
             upgraded_on_old: core.upgraded[0].load(Ordering::Relaxed),
             upgraded_on_new: core.upgraded[1].load(Ordering::Relaxed),
             held_writes: core.counters.held_writes(),
-            forced: core
-                .forced
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .clone(),
+            forced: core.forced.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone(),
             shut_down: core.shut_down.load(Ordering::SeqCst),
         }
     }

@@ -99,11 +99,7 @@ impl Kind {
     }
 
     pub(crate) const fn operation(self) -> Operation {
-        if self.is_write() {
-            Operation::Write
-        } else {
-            Operation::Read
-        }
+        if self.is_write() { Operation::Write } else { Operation::Read }
     }
 
     pub(crate) const fn role(self) -> Role {
@@ -244,10 +240,7 @@ impl Ledger {
         for cell in ledger.shards.iter().flat_map(Shard::cells) {
             cell.store(0, Ordering::SeqCst);
         }
-        *ledger.lock_linger() = Linger {
-            until: [None; SLOTS],
-            length: linger,
-        };
+        *ledger.lock_linger() = Linger { until: [None; SLOTS], length: linger };
         ledger
     }
 
@@ -285,14 +278,7 @@ impl Ledger {
         let row = if kind.is_write() { word.slot() } else { READS };
         let shard = self.shard();
         shard.started[row][kind.index()].fetch_add(1, Ordering::SeqCst);
-        Mark {
-            ledger: self,
-            shard,
-            row: row as u8,
-            kind,
-            end: End::Dropped,
-            lingers: false,
-        }
+        Mark { ledger: self, shard, row: row as u8, kind, end: End::Dropped, lingers: false }
     }
 
     /// Legs in flight, of the rows and kinds that `which` picks.
@@ -373,9 +359,7 @@ impl Ledger {
         (0..SLOTS).find(|slot| {
             *slot != current
                 && self.count(|row, kind| kind.is_write() && row == *slot) == 0
-                && self
-                    .lingers_until(|s| s == *slot)
-                    .is_none_or(|until| until <= now)
+                && self.lingers_until(|s| s == *slot).is_none_or(|until| until <= now)
         })
     }
 
@@ -393,17 +377,13 @@ impl Ledger {
 
     fn lingers_until(&self, slots: impl Fn(usize) -> bool) -> Option<Instant> {
         let linger = self.lock_linger();
-        (0..SLOTS)
-            .filter(|slot| slots(*slot))
-            .filter_map(|slot| linger.until[slot])
-            .max()
+        (0..SLOTS).filter(|slot| slots(*slot)).filter_map(|slot| linger.until[slot]).max()
     }
 
     /// Whether writes of earlier slots than `current` may still land although
     /// no mark of theirs is left.
     pub(crate) fn is_lingering(&self, current: usize) -> bool {
-        self.lingers_until(|slot| slot != current)
-            .is_some_and(|until| until > Instant::now())
+        self.lingers_until(|slot| slot != current).is_some_and(|until| until > Instant::now())
     }
 
     /// Waits until no write of an earlier epoch is running or lingering.
@@ -418,8 +398,7 @@ impl Ledger {
 
     /// Waits until nothing runs on `side`, nor may still land there.
     pub(crate) async fn drained(&self, side: Side) {
-        self.wait(|| (self.on_side(side) == 0).then(|| self.lingers_until(|_| true)))
-            .await;
+        self.wait(|| (self.on_side(side) == 0).then(|| self.lingers_until(|_| true))).await;
     }
 
     /// Waits until no dual write's leg and no shadow read is left.

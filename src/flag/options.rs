@@ -31,10 +31,9 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rate { rate } => write!(f, "rate {rate} is not between 0 and 1"),
-            Self::Zero { limit } => write!(
-                f,
-                "limit `{limit}` is 0, which would refuse everything: give at least 1"
-            ),
+            Self::Zero { limit } => {
+                write!(f, "limit `{limit}` is 0, which would refuse everything: give at least 1")
+            }
             Self::TooSmall { limit, than } => {
                 write!(f, "limit `{limit}` must be at least `{than}`")
             }
@@ -46,11 +45,7 @@ impl std::error::Error for ConfigError {}
 
 /// A rate from 0 to 1, or the error that says so.
 pub(crate) fn check_rate(rate: f64) -> Result<f64, ConfigError> {
-    if (0.0..=1.0).contains(&rate) {
-        Ok(rate)
-    } else {
-        Err(ConfigError::Rate { rate })
-    }
+    if (0.0..=1.0).contains(&rate) { Ok(rate) } else { Err(ConfigError::Rate { rate }) }
 }
 
 #[derive(Clone, Debug)]
@@ -96,10 +91,7 @@ pub struct HandleBuilder {
 
 impl HandleBuilder {
     pub(crate) fn new(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            options: Options::default(),
-        }
+        Self { name: name.into(), options: Options::default() }
     }
 
     /// How many dirty keys are kept in memory (default 100 000). A key that

@@ -125,20 +125,11 @@ impl fmt::Display for Status {
             self.epoch,
             self.authority
         )?;
-        writeln!(
-            f,
-            "  old is {}, new is {}",
-            self.sync.old.as_str(),
-            self.sync.new.as_str()
-        )?;
+        writeln!(f, "  old is {}, new is {}", self.sync.old.as_str(), self.sync.new.as_str())?;
         if self.settled {
             writeln!(f, "  settled: no write of an earlier epoch is left")?;
         } else {
-            writeln!(
-                f,
-                "  not settled: {} earlier writes may still land",
-                self.earlier_writes
-            )?;
+            writeln!(f, "  not settled: {} earlier writes may still land", self.earlier_writes)?;
         }
         if self.holding {
             writeln!(f, "  writes are being held for a flip")?;
@@ -166,11 +157,7 @@ impl fmt::Display for Status {
             )?;
         }
         for forced in &self.forced {
-            writeln!(
-                f,
-                "  FORCED {} to {}: {}",
-                forced.from, forced.to, forced.reason
-            )?;
+            writeln!(f, "  FORCED {} to {}: {}", forced.from, forced.to, forced.reason)?;
         }
         if self.shut_down {
             writeln!(f, "  shut down")?;

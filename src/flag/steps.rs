@@ -100,20 +100,12 @@ impl Core {
         if passage == Passage::Emergency {
             return Ok(self.exit(turn, to).await);
         }
-        self.wait_settled(self.options.step_deadline)
-            .await
-            .map_err(|r| blocked(vec![r]))?;
+        self.wait_settled(self.options.step_deadline).await.map_err(|r| blocked(vec![r]))?;
         if passage == Passage::Held {
             return self.held(turn, to, needs).await.map_err(blocked);
         }
         let slot = self.slot().map_err(|r| blocked(vec![r]))?;
-        let commit = Commit {
-            core: Arc::clone(self),
-            turn,
-            to,
-            slot,
-            restore: None,
-        };
+        let commit = Commit { core: Arc::clone(self), turn, to, slot, restore: None };
         commit.run().await.map_err(blocked)
     }
 
@@ -157,11 +149,7 @@ impl Core {
             let (count, oldest) = dirty.count(RightSide::Is(right));
             if needs.no_dirty_from[right.index()] && count > 0 {
                 let oldest = oldest.unwrap_or_default();
-                reasons.push(Reason::DirtyKeys {
-                    right,
-                    count,
-                    oldest,
-                });
+                reasons.push(Reason::DirtyKeys { right, count, oldest });
             }
         }
         let (count, oldest) = dirty.count(RightSide::Conflict);
@@ -169,11 +157,7 @@ impl Core {
             let oldest = oldest.unwrap_or_default();
             reasons.push(Reason::Conflicts { count, oldest });
         }
-        if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(reasons)
-        }
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
     pub(crate) fn is_settled(&self) -> bool {
@@ -195,10 +179,7 @@ impl Core {
         });
         timeout_at(began + limit, first).await.unwrap_or_else(|_| {
             let writes = self.ledger.earlier_writes(self.word().slot());
-            Err(Reason::NotSettled {
-                writes,
-                waited: began.elapsed(),
-            })
+            Err(Reason::NotSettled { writes, waited: began.elapsed() })
         })
     }
 
@@ -220,42 +201,24 @@ impl Core {
         to: Stage,
         needs: Permission,
     ) -> Result<Moved, Vec<Reason>> {
-        let mut restore = Restore {
-            core: Arc::clone(self),
-            held: None,
-            armed: true,
-        };
+        let mut restore = Restore { core: Arc::clone(self), held: None, armed: true };
         self.open_epoch(Word::raised).map_err(|r| vec![r])?;
-        self.wait_settled(self.options.step_deadline)
-            .await
-            .map_err(|r| vec![r])?;
+        self.wait_settled(self.options.step_deadline).await.map_err(|r| vec![r])?;
 
         restore.held = Some(Instant::now());
-        self.open_epoch(|word| word.raised().holding())
-            .map_err(|r| vec![r])?;
-        self.wait_settled(self.options.hold)
-            .await
-            .map_err(|reason| {
-                vec![match reason {
-                    Reason::NotSettled { writes, waited } => Reason::HoldTooLong {
-                        writes,
-                        held: waited,
-                    },
-                    other => other,
-                }]
-            })?;
+        self.open_epoch(|word| word.raised().holding()).map_err(|r| vec![r])?;
+        self.wait_settled(self.options.hold).await.map_err(|reason| {
+            vec![match reason {
+                Reason::NotSettled { writes, waited } => {
+                    Reason::HoldTooLong { writes, held: waited }
+                }
+                other => other,
+            }]
+        })?;
         self.check(needs)?;
         let slot = self.slot().map_err(|r| vec![r])?;
         let core = Arc::clone(self);
-        Commit {
-            core,
-            turn,
-            to,
-            slot,
-            restore: Some(restore),
-        }
-        .run()
-        .await
+        Commit { core, turn, to, slot, restore: Some(restore) }.run().await
     }
 
     /// The emergency exit: flips at once, then writes the record. Until that
@@ -300,10 +263,7 @@ impl Core {
                 "the stage is not on record: writes wait for both sides until it is"
             );
             tell.take();
-            if timeout_at(Instant::now() + RETRY, self.is_overtaken())
-                .await
-                .is_ok()
-            {
+            if timeout_at(Instant::now() + RETRY, self.is_overtaken()).await.is_ok() {
                 drop(turn);
                 sleep(RETRY).await;
                 turn = Arc::clone(&self.step).lock_owned().await;
@@ -333,19 +293,11 @@ impl Core {
             "FORCED: checks are skipped, data may be lost or stale"
         );
         {
-            let mut forced = self
-                .forced
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut forced = self.forced.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if forced.len() >= FORCED {
                 forced.remove(0);
             }
-            forced.push(Forced {
-                from,
-                to,
-                reason,
-                at: SystemTime::now(),
-            });
+            forced.push(Forced { from, to, reason, at: SystemTime::now() });
         }
         if from == to {
             return Ok(self.moved(from, Duration::ZERO, Vec::new()));
@@ -354,17 +306,9 @@ impl Core {
             return Ok(self.exit(turn, to).await);
         }
         let slot = self.slot().unwrap_or_else(|_| self.word().slot());
-        let commit = Commit {
-            core: Arc::clone(self),
-            turn,
-            to,
-            slot,
-            restore: None,
-        };
-        let mut moved = commit
-            .run()
-            .await
-            .map_err(|reasons| Blocked::new(from, Some(to), reasons))?;
+        let commit = Commit { core: Arc::clone(self), turn, to, slot, restore: None };
+        let mut moved =
+            commit.run().await.map_err(|reasons| Blocked::new(from, Some(to), reasons))?;
         if from.authority() != to.authority() {
             moved.tainted = self.taint(to.authority());
         }
@@ -382,10 +326,7 @@ impl Core {
         }
         if !self.is_settled() {
             let writes = self.ledger.earlier_writes(self.word().slot());
-            return Err(blocked(Reason::NotSettled {
-                writes,
-                waited: Duration::ZERO,
-            }));
+            return Err(blocked(Reason::NotSettled { writes, waited: Duration::ZERO }));
         }
         let before = self.sync().get(side);
         // Set before it is saved: a failure meanwhile makes it suspect again.
@@ -406,12 +347,8 @@ impl Core {
         self.ledger.quiet().await;
         self.shut_down.store(true, Ordering::SeqCst);
         let word = self.word();
-        let record = Record {
-            stage: word.stage(),
-            epoch: word.epoch(),
-            sync: self.sync(),
-            clean: true,
-        };
+        let record =
+            Record { stage: word.stage(), epoch: word.epoch(), sync: self.sync(), clean: true };
         if let Err(error) = self.store.save(record).await {
             tracing::error!(
                 target: "tower_migration",
@@ -426,9 +363,7 @@ impl Core {
     // === the parts of a step ===
 
     fn slot(&self) -> Result<usize, Reason> {
-        self.ledger
-            .free_slot(self.word().slot())
-            .ok_or(Reason::TooManyEpochs)
+        self.ledger.free_slot(self.word().slot()).ok_or(Reason::TooManyEpochs)
     }
 
     /// Opens an epoch in the present stage.
@@ -449,14 +384,7 @@ impl Core {
 
     async fn save(&self, stage: Stage, epoch: u64) -> Result<(), StoreError> {
         let sync = self.sync().entering(stage);
-        self.store
-            .save(Record {
-                stage,
-                epoch,
-                sync,
-                clean: false,
-            })
-            .await
+        self.store.save(Record { stage, epoch, sync, clean: false }).await
     }
 
     fn flip(&self, word: Word) {
@@ -485,11 +413,7 @@ impl Core {
 
     fn moved(&self, from: Stage, held: Duration, tainted: Vec<Key>) -> Moved {
         let word = self.word();
-        let upgraded = self
-            .upgraded
-            .iter()
-            .map(|n| n.load(Ordering::Relaxed))
-            .sum();
+        let upgraded = self.upgraded.iter().map(|n| n.load(Ordering::Relaxed)).sum();
         if upgraded > 0 && word.stage() != from {
             tracing::warn!(
                 target: "tower_migration",
@@ -498,14 +422,7 @@ impl Core {
                 "upgraded connections stay with the side they began on"
             );
         }
-        Moved {
-            from,
-            to: word.stage(),
-            epoch: word.epoch(),
-            held,
-            tainted,
-            upgraded,
-        }
+        Moved { from, to: word.stage(), epoch: word.epoch(), held, tainted, upgraded }
     }
 }
 
@@ -524,8 +441,7 @@ impl Drop for Restore {
         if self.core.open_epoch(|word| word).is_err() {
             // Every slot is in use: stay in this one.
             let now = self.core.word();
-            self.core
-                .set_word(Word::new(now.stage(), now.epoch() + 1, now.slot()));
+            self.core.set_word(Word::new(now.stage(), now.epoch() + 1, now.slot()));
         }
     }
 }
@@ -544,13 +460,7 @@ impl Commit {
     /// future can leave the flag behind it.
     async fn run(self) -> Result<Moved, Vec<Reason>> {
         let task = tokio::spawn(async move {
-            let Self {
-                core,
-                turn,
-                to,
-                slot,
-                mut restore,
-            } = self;
+            let Self { core, turn, to, slot, mut restore } = self;
             let word = core.word();
             let epoch = word.epoch() + 1;
             if let Err(error) = core.save(to, epoch).await {

@@ -35,12 +35,7 @@ impl Record {
     /// Where every migration starts: `OldOnly`, new unsynced.
     #[must_use]
     pub const fn start() -> Self {
-        Self {
-            stage: Stage::OldOnly,
-            epoch: 0,
-            sync: SyncTable::start(),
-            clean: true,
-        }
+        Self { stage: Stage::OldOnly, epoch: 0, sync: SyncTable::start(), clean: true }
     }
 
     /// What holds after a restart: a two-sided stage that did not stop cleanly
@@ -48,10 +43,8 @@ impl Record {
     #[must_use]
     pub const fn after_restart(mut self) -> Self {
         if self.stage.is_two_sided() && !self.clean {
-            self.sync = self.sync.with(
-                self.stage.authority().other(),
-                crate::stage::SyncState::Unsynced,
-            );
+            self.sync =
+                self.sync.with(self.stage.authority().other(), crate::stage::SyncState::Unsynced);
         }
         self
     }
@@ -66,9 +59,7 @@ pub struct StoreError {
 impl StoreError {
     /// Wraps what went wrong.
     pub fn new(source: impl Into<BoxError>) -> Self {
-        Self {
-            source: Arc::from(source.into()),
-        }
+        Self { source: Arc::from(source.into()) }
     }
 }
 
@@ -136,18 +127,13 @@ impl MemoryStore {
     /// A store with the record that every migration starts from.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            record: Arc::new(Mutex::new(Record::start())),
-        }
+        Self { record: Arc::new(Mutex::new(Record::start())) }
     }
 
     /// The record as it stands.
     #[must_use]
     pub fn record(&self) -> Record {
-        self.record
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -118,9 +118,7 @@ impl Http {
     fn stamp(&self, parts: &mut request::Parts, dispatch: Dispatch) {
         parts.extensions.insert(dispatch);
         if let Some(name) = &self.dispatch_header {
-            let Dispatch {
-                stage, side, role, ..
-            } = dispatch;
+            let Dispatch { stage, side, role, .. } = dispatch;
             if let Ok(value) = HeaderValue::try_from(format!("{stage}; {side}; {role}")) {
                 parts.headers.insert(name, value);
             }
@@ -148,9 +146,7 @@ fn with_hook(
     let length = data.len();
     let (mut parts, data) = hook(Request::from_parts(parts, data))?.into_parts();
     if data.len() != length && parts.headers.contains_key(header::CONTENT_LENGTH) {
-        parts
-            .headers
-            .insert(header::CONTENT_LENGTH, HeaderValue::from(data.len()));
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(data.len()));
     }
     Some((parts, data))
 }
@@ -162,13 +158,7 @@ fn answer_of(parts: &http::response::Parts) -> Answer {
 }
 
 fn nothing(lease: Lease) -> Capture {
-    Capture::Now(
-        Collected {
-            data: Bytes::new(),
-            trailers: None,
-        },
-        lease,
-    )
+    Capture::Now(Collected { data: Bytes::new(), trailers: None }, lease)
 }
 
 /// Section 3 of the agreement: what a status says about a write.
@@ -228,11 +218,7 @@ where
 
     fn late_keys(&self, whole: &WholeRequest, answer: &Response<RB>) -> Keys {
         let of = |keys: &Arc<dyn KeyOf>| {
-            keys.of_answer(
-                &Head::of_parts(&whole.parts),
-                answer.status(),
-                answer.headers(),
-            )
+            keys.of_answer(&Head::of_parts(&whole.parts), answer.status(), answer.headers())
         };
         self.keys.as_ref().map_or_else(Keys::none, of)
     }
@@ -270,21 +256,11 @@ where
             })
             .ok_or(Refused::BodyBroken)?,
         };
-        Ok(WholeRequest {
-            parts,
-            data,
-            trailers,
-            _lease: lease,
-        })
+        Ok(WholeRequest { parts, data, trailers, _lease: lease })
     }
 
     fn copy(&self, whole: &WholeRequest, dispatch: Dispatch) -> Request<B> {
-        let WholeRequest {
-            parts,
-            data,
-            trailers,
-            ..
-        } = whole;
+        let WholeRequest { parts, data, trailers, .. } = whole;
         self.build(parts.clone(), data.clone(), trailers.clone(), dispatch)
     }
 
@@ -295,13 +271,10 @@ where
         answer: &Answer,
     ) -> Option<Request<B>> {
         let Some(follow) = &self.follow else {
-            return Some(Seam::<Request<B>, Response<RB>>::copy(
-                self, whole, dispatch,
-            ));
+            return Some(Seam::<Request<B>, Response<RB>>::copy(self, whole, dispatch));
         };
-        let (parts, data) = with_hook(whole.parts.clone(), whole.data.clone(), |r| {
-            follow(r, answer)
-        })?;
+        let (parts, data) =
+            with_hook(whole.parts.clone(), whole.data.clone(), |r| follow(r, answer))?;
         Some(self.build(parts, data, whole.trailers.clone(), dispatch))
     }
 
@@ -326,35 +299,19 @@ where
             let (sink, capture) = Sink::new(&body, limit, lease);
             (B::from_tee(Tee::new(body, sink)), capture)
         };
-        (
-            Request::from_parts(parts, body),
-            WatchedRequest {
-                parts: copy,
-                body: capture,
-            },
-        )
+        (Request::from_parts(parts, body), WatchedRequest { parts: copy, body: capture })
     }
 
     async fn watched(&self, watched: WatchedRequest) -> Result<WholeRequest, CaptureError> {
         let WatchedRequest { parts, body } = watched;
         let (Collected { data, trailers }, lease) = body.wait().await?;
-        Ok(WholeRequest {
-            parts,
-            data,
-            trailers,
-            _lease: lease,
-        })
+        Ok(WholeRequest { parts, data, trailers, _lease: lease })
     }
 
     fn watched_now(&self, watched: WatchedRequest) -> Option<WholeRequest> {
         let WatchedRequest { parts, body } = watched;
         let (Collected { data, trailers }, lease) = body.now()?;
-        Some(WholeRequest {
-            parts,
-            data,
-            trailers,
-            _lease: lease,
-        })
+        Some(WholeRequest { parts, data, trailers, _lease: lease })
     }
 
     fn judge(&self, whole: &WholeRequest, answer: &Response<RB>) -> Outcome {
@@ -390,10 +347,7 @@ where
 
     fn ahead(answer: Response<RB>) -> AheadAnswer<RB> {
         let (parts, body) = answer.into_parts();
-        AheadAnswer {
-            response: Response::from_parts(parts, ()),
-            read: ReadAhead::none(body),
-        }
+        AheadAnswer { response: Response::from_parts(parts, ()), read: ReadAhead::none(body) }
     }
 
     async fn read_ahead(ahead: &mut AheadAnswer<RB>, limit: usize) -> Option<Answer> {
@@ -428,13 +382,7 @@ where
             (Some(sink), capture)
         };
         let body = AnswerBody::watched(body, Some(mark), sink);
-        (
-            Response::from_parts(parts, body),
-            PendingAnswer {
-                head,
-                body: capture,
-            },
-        )
+        (Response::from_parts(parts, body), PendingAnswer { head, body: capture })
     }
 
     async fn pending(pending: PendingAnswer) -> Result<(Answer, Lease), CaptureError> {
@@ -458,13 +406,11 @@ where
             // As on the authority's side.
             return Ok((answer, lease));
         }
-        let collected = collect(body, limit, &mut lease)
-            .await
-            .map_err(|error| match error {
-                CollectError::TooLarge => CaptureError::TooLarge,
-                CollectError::NoRoom => CaptureError::NoRoom,
-                CollectError::Broken(_) => CaptureError::Broken,
-            })?;
+        let collected = collect(body, limit, &mut lease).await.map_err(|error| match error {
+            CollectError::TooLarge => CaptureError::TooLarge,
+            CollectError::NoRoom => CaptureError::NoRoom,
+            CollectError::Broken(_) => CaptureError::Broken,
+        })?;
         answer.body = collected.data;
         answer.trailers = collected.trailers;
         Ok((answer, lease))

@@ -26,19 +26,17 @@ const fn text(reason: Refused) -> (&'static str, &'static str) {
         Refused::BodyBroken => ("Body broke off", "Nothing was written."),
         Refused::BufferedBytes => ("Too many large requests", "Nothing was written. Try again."),
         Refused::Overloaded => ("Too many writes", "Nothing was written. Try again."),
-        Refused::PartialWrite => (
-            "Partial write",
-            "The write may have been applied in part. Read before you try again.",
-        ),
+        Refused::PartialWrite => {
+            ("Partial write", "The write may have been applied in part. Read before you try again.")
+        }
         Refused::AuthorityTimeout => (
             "Timed out",
             "The write may have been applied, or may be yet. Read before you try again.",
         ),
         Refused::AuthorityNotReady => ("Not ready", "The service took no request in time."),
-        Refused::AuthorityPanicked => (
-            "Internal error",
-            "The request may have been applied. Read before you try again.",
-        ),
+        Refused::AuthorityPanicked => {
+            ("Internal error", "The request may have been applied. Read before you try again.")
+        }
     }
 }
 

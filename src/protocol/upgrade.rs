@@ -41,12 +41,7 @@ struct Open {
 impl UpgradeToken {
     pub(super) fn new(counts: &Arc<[AtomicUsize; 2]>, side: Side) -> Self {
         counts[side.index()].fetch_add(1, Ordering::Relaxed);
-        Self {
-            _open: Arc::new(Open {
-                counts: Arc::clone(counts),
-                side,
-            }),
-        }
+        Self { _open: Arc::new(Open { counts: Arc::clone(counts), side }) }
     }
 }
 
@@ -104,11 +99,7 @@ mod tests {
             .body(())
             .expect("valid");
         let (parts, ()) = std::mem::take(&mut request).into_parts();
-        let http::request::Parts {
-            mut headers,
-            mut extensions,
-            ..
-        } = parts;
+        let http::request::Parts { mut headers, mut extensions, .. } = parts;
         strip(&mut headers, &mut extensions);
         assert_eq!(headers.len(), 2, "{headers:?}");
         assert_eq!(headers["connection"], "close");

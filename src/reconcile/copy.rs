@@ -53,10 +53,7 @@ impl<E: fmt::Display> fmt::Display for CopyError<E> {
             Self::OneSided(stage) => write!(f, "nothing is copied at {stage}: move to write-both"),
             Self::NotSettled => f.write_str("earlier writes are still running: wait for settled()"),
             Self::WrongWay(right) => {
-                write!(
-                    f,
-                    "the key is dirty and right on {right}: copy it from there"
-                )
+                write!(f, "the key is dirty and right on {right}: copy it from there")
             }
             Self::Conflict => {
                 f.write_str("both sides claim to be right: decide with resolve_conflict")
@@ -165,12 +162,7 @@ impl MigrationHandle {
             }
             _ => {}
         }
-        let mut unfinished = Unfinished {
-            handle: self,
-            keys: &keys,
-            from,
-            armed: true,
-        };
+        let mut unfinished = Unfinished { handle: self, keys: &keys, from, armed: true };
         for attempts in 1..=ATTEMPTS {
             order.until(|| !order.activity(key, from).1).await;
             let before = order.activity(key, from);
@@ -190,11 +182,7 @@ impl MigrationHandle {
             self.core.counters.copied(true);
             drop(place);
             mark.unused();
-            return Ok(Copied {
-                attempts,
-                cleaned,
-                absorbed,
-            });
+            return Ok(Copied { attempts, cleaned, absorbed });
         }
         Err(CopyError::Contended)
     }

@@ -71,10 +71,7 @@ pub(crate) struct DirtySet {
 
 impl DirtySet {
     pub(crate) const fn new(limit: usize) -> Self {
-        Self {
-            marks: BTreeMap::new(),
-            limit,
-        }
+        Self { marks: BTreeMap::new(), limit }
     }
 
     pub(crate) fn mark(&mut self, key: &Key, right: Side) -> Marked {
@@ -150,8 +147,7 @@ impl DirtySet {
     /// side was right (a forced step), it will not be for long: a person has to
     /// decide.
     pub(crate) fn one_sided(&mut self, authority: Side) {
-        self.marks
-            .retain(|_, mark| mark.right != RightSide::Is(authority));
+        self.marks.retain(|_, mark| mark.right != RightSide::Is(authority));
         for mark in self.marks.values_mut() {
             mark.right = RightSide::Conflict;
             mark.marks += 1;
@@ -203,10 +199,7 @@ mod tests {
         assert_eq!(set.count(RightSide::Conflict).0, 1);
         assert!(set.resolve(&key, Side::New));
         assert!(!set.resolve(&key, Side::New));
-        assert_eq!(
-            set.get(&key).map(|(right, _)| right),
-            Some(RightSide::Is(Side::New))
-        );
+        assert_eq!(set.get(&key).map(|(right, _)| right), Some(RightSide::Is(Side::New)));
     }
 
     #[test]

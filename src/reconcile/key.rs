@@ -130,12 +130,7 @@ impl Keys {
 
     /// Those of `self` that are not in `other`.
     pub(crate) fn without(&self, other: &Self) -> Self {
-        Self(
-            self.iter()
-                .filter(|key| !other.0.contains(key))
-                .cloned()
-                .collect(),
-        )
+        Self(self.iter().filter(|key| !other.0.contains(key)).cloned().collect())
     }
 }
 
@@ -190,12 +185,7 @@ mod tests {
 
     #[test]
     fn ancestors_go_up_to_the_root_and_never_name_the_key_itself() {
-        let above = |text: &str| {
-            Key::from(text)
-                .ancestors()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
+        let above = |text: &str| Key::from(text).ancestors().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(above("/a/b/c"), ["/a/b", "/a", "/"]);
         assert_eq!(above("/a"), ["/"]);
         assert_eq!(above("/"), Vec::<String>::new());

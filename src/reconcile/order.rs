@@ -116,17 +116,11 @@ impl KeyOrder {
 
     /// Takes the places of both legs of a write.
     pub(crate) fn take(self: &Arc<Self>, keys: &Keys, authority: Side, limit: usize) -> Places {
-        let ended = [
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicBool::new(false)),
-        ];
+        let ended = [Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false))];
         let mut table = self.lock();
         let other = authority.other();
         let full = keys.iter().any(|key| {
-            table
-                .entries
-                .get(key)
-                .is_some_and(|entry| entry.queues[other.index()].len() >= limit)
+            table.entries.get(key).is_some_and(|entry| entry.queues[other.index()].len() >= limit)
         });
         let mut place = |side: Side| {
             let own = &ended[side.index()];
@@ -134,10 +128,7 @@ impl KeyOrder {
             let absorbable = side == other && keys.len() == 1;
             self.enqueue(&mut table, keys, side, own, peer, absorbable)
         };
-        Places {
-            authority: place(authority),
-            other: (!full).then(|| place(other)),
-        }
+        Places { authority: place(authority), other: (!full).then(|| place(other)) }
     }
 
     /// Takes a place on one side: a copy on its target, or the late key of a
@@ -146,16 +137,10 @@ impl KeyOrder {
     pub(crate) fn take_one(self: &Arc<Self>, keys: &Keys, side: Side) -> (Place, bool) {
         let mut table = self.lock();
         let busy = keys.iter().any(|key| {
-            table
-                .entries
-                .get(key)
-                .is_some_and(|entry| !entry.queues[side.index()].is_empty())
+            table.entries.get(key).is_some_and(|entry| !entry.queues[side.index()].is_empty())
         });
         let never = Arc::new(AtomicBool::new(false));
-        (
-            self.enqueue(&mut table, keys, side, &never, &never, false),
-            busy,
-        )
+        (self.enqueue(&mut table, keys, side, &never, &never, false), busy)
     }
 
     fn enqueue(
@@ -270,10 +255,7 @@ impl KeyOrder {
             let queue = &entry.queues[side.index()];
             (entry.turns[side.index()], !queue.is_empty())
         });
-        (
-            turns + table.begun_keyless,
-            busy || table.running_keyless > 0,
-        )
+        (turns + table.begun_keyless, busy || table.running_keyless > 0)
     }
 
     /// Waits until somebody leaves a place; `check` is asked before and after.
@@ -293,12 +275,7 @@ impl KeyOrder {
     /// other side: those that may be absorbed, and whether there are others.
     pub(super) fn overtaken(&self, place: &Place) -> (Vec<u64>, bool) {
         let table = self.lock();
-        let Some(entry) = place
-            .keys
-            .iter()
-            .next()
-            .and_then(|key| table.entries.get(key))
-        else {
+        let Some(entry) = place.keys.iter().next().and_then(|key| table.entries.get(key)) else {
             return (Vec::new(), false);
         };
         let mut absorbable = Vec::new();
@@ -355,11 +332,7 @@ impl Table {
             let queue = &mut entry.queues[side.index()];
             let was_head = queue.front() == Some(&id);
             queue.retain(|queued| *queued != id);
-            let next = if was_head {
-                queue.front().copied()
-            } else {
-                None
-            };
+            let next = if was_head { queue.front().copied() } else { None };
             if entry.is_idle() {
                 self.entries.remove(key);
             }
@@ -427,10 +400,7 @@ impl Observation {
         }
         table.begun_keyless != self.begun_keyless
             || self.keys.iter().zip(&self.turns).any(|(key, turns)| {
-                table
-                    .entries
-                    .get(key)
-                    .is_none_or(|entry| entry.turns != *turns)
+                table.entries.get(key).is_none_or(|entry| entry.turns != *turns)
             })
     }
 }

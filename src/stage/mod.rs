@@ -15,10 +15,7 @@ pub use self::step::{Passage, Permission, SyncState, SyncTable, Urgency, passage
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a migration has two sides, for ever"
-)]
+#[expect(clippy::exhaustive_enums, reason = "a migration has two sides, for ever")]
 pub enum Side {
     /// What is being replaced: the service that the layer is applied to.
     Old,
@@ -64,10 +61,7 @@ impl fmt::Display for Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a request either may change data or may not"
-)]
+#[expect(clippy::exhaustive_enums, reason = "a request either may change data or may not")]
 pub enum Operation {
     /// Changes nothing: served by the authority, perhaps shadowed.
     Read,
@@ -188,21 +182,15 @@ impl Stage {
     /// Whether requests of this kind reach `side` as more than a shadow.
     #[must_use]
     pub const fn reaches(self, operation: Operation, side: Side) -> bool {
-        let authority = matches!(
-            (self.authority(), side),
-            (Side::Old, Side::Old) | (Side::New, Side::New)
-        );
+        let authority =
+            matches!((self.authority(), side), (Side::Old, Side::Old) | (Side::New, Side::New));
         authority || (self.is_two_sided() && matches!(operation, Operation::Write))
     }
 
     /// The side that reads may be shadowed to, if any.
     #[must_use]
     pub const fn shadow(self) -> Option<Side> {
-        if self.is_two_sided() {
-            Some(self.authority().other())
-        } else {
-            None
-        }
+        if self.is_two_sided() { Some(self.authority().other()) } else { None }
     }
 
     /// The next stage on the way to new, if any.
@@ -267,9 +255,7 @@ impl TryFrom<u8> for Stage {
         Self::ALL
             .get(usize::from(number))
             .copied()
-            .ok_or_else(|| ParseStageError {
-                input: number.to_string(),
-            })
+            .ok_or_else(|| ParseStageError { input: number.to_string() })
     }
 }
 
@@ -285,9 +271,7 @@ impl FromStr for Stage {
                 stage.as_str() == input
                     || matches!(input.as_bytes(), [d] if *d == b'0' + *stage as u8)
             })
-            .ok_or_else(|| ParseStageError {
-                input: input.chars().take(64).collect(),
-            })
+            .ok_or_else(|| ParseStageError { input: input.chars().take(64).collect() })
     }
 }
 

@@ -51,10 +51,7 @@ impl SyncTable {
     /// Where a migration starts: old has everything, new nothing.
     #[must_use]
     pub const fn start() -> Self {
-        Self {
-            old: SyncState::Synced,
-            new: SyncState::Unsynced,
-        }
+        Self { old: SyncState::Synced, new: SyncState::Unsynced }
     }
 
     /// The state of `side`.
@@ -177,9 +174,5 @@ pub const fn permission(from: Stage, to: Stage, urgency: Urgency) -> Permission 
         (Passage::Flip, Stage::OldOnly) => [false, true],
         _ => [false, false],
     };
-    Permission {
-        synced,
-        no_dirty_from,
-        settled: matches!(passage, Passage::Flip | Passage::Held),
-    }
+    Permission { synced, no_dirty_from, settled: matches!(passage, Passage::Flip | Passage::Held) }
 }

@@ -5,49 +5,17 @@ fn every_stage_has_the_row_of_the_table() {
     use Operation::{Read, Write};
     let rows = [
         // stage, authority, shadow, read reaches (old, new), write reaches (old, new)
-        (
-            Stage::OldOnly,
-            Side::Old,
-            None,
-            (true, false),
-            (true, false),
-        ),
-        (
-            Stage::WriteBoth,
-            Side::Old,
-            Some(Side::New),
-            (true, false),
-            (true, true),
-        ),
-        (
-            Stage::ReadNew,
-            Side::New,
-            Some(Side::Old),
-            (false, true),
-            (true, true),
-        ),
-        (
-            Stage::NewOnly,
-            Side::New,
-            None,
-            (false, true),
-            (false, true),
-        ),
+        (Stage::OldOnly, Side::Old, None, (true, false), (true, false)),
+        (Stage::WriteBoth, Side::Old, Some(Side::New), (true, false), (true, true)),
+        (Stage::ReadNew, Side::New, Some(Side::Old), (false, true), (true, true)),
+        (Stage::NewOnly, Side::New, None, (false, true), (false, true)),
     ];
     for (stage, authority, shadow, read, write) in rows {
         assert_eq!(stage.authority(), authority, "{stage}");
         assert_eq!(stage.shadow(), shadow, "{stage}");
         for (operation, (old, new)) in [(Read, read), (Write, write)] {
-            assert_eq!(
-                stage.reaches(operation, Side::Old),
-                old,
-                "{stage} {operation}"
-            );
-            assert_eq!(
-                stage.reaches(operation, Side::New),
-                new,
-                "{stage} {operation}"
-            );
+            assert_eq!(stage.reaches(operation, Side::Old), old, "{stage} {operation}");
+            assert_eq!(stage.reaches(operation, Side::New), new, "{stage} {operation}");
         }
     }
 }
@@ -62,10 +30,7 @@ fn text_and_numbers_round_trip_and_nothing_else_parses() {
     }
     for bad in ["", "4", "00", "Old-Only", " old-only", "write_both", "-1"] {
         let error = bad.parse::<Stage>().unwrap_err();
-        assert!(
-            error.to_string().contains("old-only, write-both"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("old-only, write-both"), "{error}");
     }
     assert!(Stage::try_from(4).is_err());
 }
@@ -81,33 +46,23 @@ fn the_agreement_table_cell_by_cell() {
     ];
     for (row, authority) in Outcome::ALL.into_iter().enumerate() {
         for (column, other) in Outcome::ALL.into_iter().enumerate() {
-            assert_eq!(
-                agreement(authority, other),
-                table[row][column],
-                "{authority} {other}"
-            );
+            assert_eq!(agreement(authority, other), table[row][column], "{authority} {other}");
         }
     }
 }
 
 #[test]
 fn only_require_both_with_a_synced_other_side_hides_the_authoritys_answer() {
-    for policy in [
-        FailurePolicy::AuthorityWins,
-        FailurePolicy::AwaitBoth,
-        FailurePolicy::RequireBoth,
-    ] {
+    for policy in
+        [FailurePolicy::AuthorityWins, FailurePolicy::AwaitBoth, FailurePolicy::RequireBoth]
+    {
         for synced in [false, true] {
             for authority in Outcome::ALL {
                 for other in Outcome::ALL {
                     let hidden = policy == FailurePolicy::RequireBoth
                         && synced
                         && agreement(authority, other) == Agreement::Dirty;
-                    let expected = if hidden {
-                        Reply::PartialWrite
-                    } else {
-                        Reply::Authority
-                    };
+                    let expected = if hidden { Reply::PartialWrite } else { Reply::Authority };
                     assert_eq!(reply(policy, synced, authority, other), expected);
                 }
             }
@@ -126,11 +81,7 @@ fn every_pair_of_stages_has_its_passage() {
     ];
     for (row, from) in Stage::ALL.into_iter().enumerate() {
         for (column, to) in Stage::ALL.into_iter().enumerate() {
-            assert_eq!(
-                passage(from, to, Urgency::Orderly),
-                table[row][column],
-                "{from} {to}"
-            );
+            assert_eq!(passage(from, to, Urgency::Orderly), table[row][column], "{from} {to}");
             let hurried = passage(from, to, Urgency::Emergency);
             if (from, to) == (Stage::ReadNew, Stage::WriteBoth) {
                 assert_eq!(hurried, Passage::Emergency);
@@ -159,18 +110,9 @@ fn steps_that_leave_a_side_need_its_dirty_keys_mended() {
     assert_eq!(p(Stage::WriteBoth, Stage::ReadNew).synced, Some(Side::New));
     assert_eq!(p(Stage::ReadNew, Stage::WriteBoth).synced, Some(Side::Old));
     assert_eq!(p(Stage::ReadNew, Stage::NewOnly).synced, Some(Side::New));
-    assert_eq!(
-        p(Stage::WriteBoth, Stage::ReadNew).no_dirty_from,
-        [true, true]
-    );
-    assert_eq!(
-        p(Stage::ReadNew, Stage::NewOnly).no_dirty_from,
-        [true, false]
-    );
-    assert_eq!(
-        p(Stage::WriteBoth, Stage::OldOnly).no_dirty_from,
-        [false, true]
-    );
+    assert_eq!(p(Stage::WriteBoth, Stage::ReadNew).no_dirty_from, [true, true]);
+    assert_eq!(p(Stage::ReadNew, Stage::NewOnly).no_dirty_from, [true, false]);
+    assert_eq!(p(Stage::WriteBoth, Stage::OldOnly).no_dirty_from, [false, true]);
     let exit = permission(Stage::ReadNew, Stage::WriteBoth, Urgency::Emergency);
     assert_eq!(exit.synced, Some(Side::Old));
     assert_eq!(exit.no_dirty_from, [false, false]);

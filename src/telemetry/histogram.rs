@@ -38,11 +38,7 @@ mod tests {
             assert!(at >= last);
             last = at;
             let off = (middle(at) - micros as f64).abs();
-            assert!(
-                off <= micros as f64 / 8.0 + 0.5,
-                "{micros} in {at}: {}",
-                middle(at)
-            );
+            assert!(off <= micros as f64 / 8.0 + 0.5, "{micros} in {at}: {}", middle(at));
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
     }

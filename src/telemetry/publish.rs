@@ -100,10 +100,7 @@ type Label = (SharedString, SharedString);
 
 impl Snapshot<'_> {
     fn label(&self) -> Label {
-        (
-            "migration".into(),
-            SharedString::from(Arc::clone(&self.name)),
-        )
+        ("migration".into(), SharedString::from(Arc::clone(&self.name)))
     }
 
     fn labels<const N: usize>(
@@ -146,40 +143,20 @@ impl Snapshot<'_> {
             };
             let label = [("side", side.as_str())];
             self.level("tower_migration_synced", label, synced);
-            self.level(
-                "tower_migration_upgraded",
-                label,
-                self.upgraded[side.index()] as f64,
-            );
+            self.level("tower_migration_upgraded", label, self.upgraded[side.index()] as f64);
         }
-        let running: u64 = Side::ALL
-            .into_iter()
-            .map(|side| self.ledger.in_flight(Kind::other_write(side)))
-            .sum();
+        let running: u64 =
+            Side::ALL.into_iter().map(|side| self.ledger.in_flight(Kind::other_write(side))).sum();
         self.level("tower_migration_running_legs", [], running as f64);
-        let shadows: u64 = Side::ALL
-            .into_iter()
-            .map(|side| self.ledger.in_flight(Kind::shadow(side)))
-            .sum();
+        let shadows: u64 =
+            Side::ALL.into_iter().map(|side| self.ledger.in_flight(Kind::shadow(side))).sum();
         // Each task has a mark on both sides.
         self.level("tower_migration_shadow_running", [], shadows as f64 / 2.0);
         self.level("tower_migration_keys_in_use", [], self.keys_in_use as f64);
-        self.level(
-            "tower_migration_captured_bytes",
-            [],
-            self.captured_bytes as f64,
-        );
-        self.level(
-            "tower_migration_buffered_bytes",
-            [],
-            self.buffered_bytes as f64,
-        );
+        self.level("tower_migration_captured_bytes", [], self.captured_bytes as f64);
+        self.level("tower_migration_buffered_bytes", [], self.buffered_bytes as f64);
         for (right, count) in ["old", "new", "conflict"].into_iter().zip(self.dirty) {
-            self.level(
-                "tower_migration_dirty_keys",
-                [("right", right)],
-                count as f64,
-            );
+            self.level("tower_migration_dirty_keys", [("right", right)], count as f64);
         }
     }
 
@@ -192,11 +169,7 @@ impl Snapshot<'_> {
             }
         }
         for (reason, cell) in SkippedLeg::ALL.iter().zip(&c.skipped_legs) {
-            self.count(
-                "tower_migration_legs_skipped_total",
-                [("reason", reason.as_str())],
-                cell,
-            );
+            self.count("tower_migration_legs_skipped_total", [("reason", reason.as_str())], cell);
         }
         for (side, row) in Side::ALL.into_iter().zip(&c.faults) {
             for (fault, cell) in LegFault::ALL.iter().zip(row) {
@@ -205,21 +178,10 @@ impl Snapshot<'_> {
             }
         }
         for (reason, cell) in Refused::ALL.iter().zip(&c.refused) {
-            self.count(
-                "tower_migration_refused_total",
-                [("reason", reason.as_str())],
-                cell,
-            );
+            self.count("tower_migration_refused_total", [("reason", reason.as_str())], cell);
         }
-        for (result, cell) in ["new", "again", "conflict", "full"]
-            .into_iter()
-            .zip(&c.marks)
-        {
-            self.count(
-                "tower_migration_dirty_marks_total",
-                [("result", result)],
-                cell,
-            );
+        for (result, cell) in ["new", "again", "conflict", "full"].into_iter().zip(&c.marks) {
+            self.count("tower_migration_dirty_marks_total", [("result", result)], cell);
         }
         for (from, row) in Stage::ALL.into_iter().zip(&c.steps) {
             for (to, cell) in Stage::ALL.into_iter().zip(row) {
@@ -234,11 +196,7 @@ impl Snapshot<'_> {
         }
         self.count("tower_migration_steps_blocked_total", [], &c.blocked);
         self.count("tower_migration_held_writes_total", [], &c.held);
-        self.count(
-            "tower_migration_observer_panics_total",
-            [],
-            &c.observer_panics,
-        );
+        self.count("tower_migration_observer_panics_total", [], &c.observer_panics);
     }
 
     fn publish_shadows(&self) {
@@ -259,9 +217,8 @@ impl Snapshot<'_> {
             verdict("failed", reason.as_str(), cell);
         }
         self.count("tower_migration_captured_bytes_total", [], &c.captured);
-        for (side, (fallbacks, upgrades)) in Side::ALL
-            .into_iter()
-            .zip(c.fallbacks.iter().zip(&c.upgrades))
+        for (side, (fallbacks, upgrades)) in
+            Side::ALL.into_iter().zip(c.fallbacks.iter().zip(&c.upgrades))
         {
             let label = [("side", side.as_str())];
             self.count("tower_migration_read_fallbacks_total", label, fallbacks);
@@ -274,19 +231,13 @@ impl Snapshot<'_> {
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
 fn describe() {
-    describe_gauge!(
-        "tower_migration_stage",
-        "the read-write flag, 0 old-only to 3 new-only"
-    );
+    describe_gauge!("tower_migration_stage", "the read-write flag, 0 old-only to 3 new-only");
     describe_gauge!("tower_migration_epoch", "grows with every flip");
     describe_gauge!(
         "tower_migration_synced",
         "1 the side holds all data, 0 it may not, -1 suspect"
     );
-    describe_gauge!(
-        "tower_migration_shadow_rate",
-        "share of reads that are shadowed"
-    );
+    describe_gauge!("tower_migration_shadow_rate", "share of reads that are shadowed");
     describe_counter!("tower_migration_requests_total", "legs that ended");
     describe_histogram!(
         "tower_migration_duration_seconds",
@@ -298,31 +249,13 @@ fn describe() {
         "tower_migration_disagreements_total",
         "dual writes whose legs did not agree"
     );
-    describe_counter!(
-        "tower_migration_legs_skipped_total",
-        "other legs that were not run"
-    );
-    describe_counter!(
-        "tower_migration_leg_faults_total",
-        "legs that failed without an answer"
-    );
-    describe_gauge!(
-        "tower_migration_running_legs",
-        "other legs running or queued"
-    );
-    describe_gauge!(
-        "tower_migration_keys_in_use",
-        "keys with legs or readers now"
-    );
-    describe_gauge!(
-        "tower_migration_dirty_keys",
-        "dirty keys by the side that is right"
-    );
+    describe_counter!("tower_migration_legs_skipped_total", "other legs that were not run");
+    describe_counter!("tower_migration_leg_faults_total", "legs that failed without an answer");
+    describe_gauge!("tower_migration_running_legs", "other legs running or queued");
+    describe_gauge!("tower_migration_keys_in_use", "keys with legs or readers now");
+    describe_gauge!("tower_migration_dirty_keys", "dirty keys by the side that is right");
     describe_counter!("tower_migration_dirty_marks_total", "dirty marks set");
-    describe_counter!(
-        "tower_migration_refused_total",
-        "requests answered by the layer itself"
-    );
+    describe_counter!("tower_migration_refused_total", "requests answered by the layer itself");
     describe_counter!("tower_migration_shadow_total", "shadow reads by verdict");
     describe_gauge!("tower_migration_shadow_running", "shadow tasks now");
     describe_gauge!(
@@ -340,27 +273,12 @@ fn describe() {
         metrics::Unit::Bytes,
         "request bytes buffered for dual writes now"
     );
-    describe_counter!(
-        "tower_migration_read_fallbacks_total",
-        "reads answered by the other side"
-    );
-    describe_gauge!(
-        "tower_migration_upgraded",
-        "open upgraded connections that hold their token"
-    );
-    describe_counter!(
-        "tower_migration_upgrades_total",
-        "upgrades and CONNECTs passed to a side"
-    );
+    describe_counter!("tower_migration_read_fallbacks_total", "reads answered by the other side");
+    describe_gauge!("tower_migration_upgraded", "open upgraded connections that hold their token");
+    describe_counter!("tower_migration_upgrades_total", "upgrades and CONNECTs passed to a side");
     describe_counter!("tower_migration_steps_total", "changes of the stage");
     describe_counter!("tower_migration_steps_blocked_total", "steps refused");
-    describe_counter!(
-        "tower_migration_held_writes_total",
-        "writes that waited for a flip"
-    );
+    describe_counter!("tower_migration_held_writes_total", "writes that waited for a flip");
     describe_counter!("tower_migration_copies_total", "keys copied");
-    describe_counter!(
-        "tower_migration_observer_panics_total",
-        "panics in an observer"
-    );
+    describe_counter!("tower_migration_observer_panics_total", "panics in an observer");
 }

@@ -28,11 +28,7 @@ async fn ask(app: &Router, request: Request<Body>) -> (StatusCode, String) {
 }
 
 fn request(method: &str, path: &str) -> Request<Body> {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .body(Body::from("body"))
-        .unwrap()
+    Request::builder().method(method).uri(path).body(Body::from("body")).unwrap()
 }
 
 /// A router that says who it is and what it extracted.
@@ -40,11 +36,9 @@ fn router(name: &'static str) -> Router {
     Router::new()
         .route(
             "/things/{id}",
-            put(
-                move |Path(id): Path<u32>, matched: MatchedPath, body: String| async move {
-                    format!("{name} {id} {} {body}", matched.as_str())
-                },
-            )
+            put(move |Path(id): Path<u32>, matched: MatchedPath, body: String| async move {
+                format!("{name} {id} {} {body}", matched.as_str())
+            })
             .get(
                 move |Path(id): Path<u32>, State(state): State<&'static str>| async move {
                     format!("{name} {id} {state}")
@@ -66,10 +60,7 @@ async fn around_whole_routers_both_sides_route_for_themselves() {
         let (status, text) = ask(&app, request("GET", "/things/7")).await;
         assert_eq!((status, text), (StatusCode::OK, format!("{by} 7 state")));
         let (status, text) = ask(&app, request("PUT", "/things/7")).await;
-        assert_eq!(
-            (status, text),
-            (StatusCode::OK, format!("{by} 7 /things/{{id}} body"))
-        );
+        assert_eq!((status, text), (StatusCode::OK, format!("{by} 7 /things/{{id}} body")));
         let (status, _) = ask(&app, request("PUT", "/nowhere")).await;
         assert_eq!(status, StatusCode::NOT_FOUND);
     }
@@ -99,24 +90,15 @@ async fn router_layer_shares_one_state_among_its_routes() {
         Ok::<_, std::convert::Infallible>(axum::response::Response::new(Body::from(text)))
     });
     let app = Router::new()
-        .route(
-            "/a/{id}",
-            put(|Path(id): Path<String>| async move { format!("old {id}") }),
-        )
-        .route(
-            "/b/{id}",
-            put(|Path(id): Path<String>| async move { format!("old {id}") }),
-        )
+        .route("/a/{id}", put(|Path(id): Path<String>| async move { format!("old {id}") }))
+        .route("/b/{id}", put(|Path(id): Path<String>| async move { format!("old {id}") }))
         .layer(MigrationLayer::new(handle.clone(), new).failure_policy(FailurePolicy::RequireBoth));
     for stage in Stage::ALL {
         walk(&handle, stage).await;
         for path in ["/a/7", "/b/8"] {
             let (status, text) = ask(&app, request("PUT", path)).await;
             assert_eq!(status, StatusCode::OK);
-            assert!(
-                text.starts_with(stage.authority().as_str()),
-                "{stage} {text}"
-            );
+            assert!(text.starts_with(stage.authority().as_str()), "{stage} {text}");
         }
     }
     assert!(handle.dirty_keys().is_empty());
@@ -131,11 +113,7 @@ async fn the_trap_a_routed_request_given_to_a_router_has_its_parameters_twice() 
     walk(&handle, Stage::WriteBoth).await;
     let (status, _) = ask(&app, request("PUT", "/things/7")).await;
     assert_eq!(status, StatusCode::OK, "old does not notice");
-    assert_eq!(
-        handle.dirty_keys().len(),
-        1,
-        "new answered 500, and that is not lost"
-    );
+    assert_eq!(handle.dirty_keys().len(), 1, "new answered 500, and that is not lost");
 }
 
 #[tokio::test]
@@ -178,11 +156,9 @@ async fn what_travels_in_the_request_reaches_both_sides() {
     let side = |name: &'static str| {
         Router::new().route(
             "/who",
-            post(
-                move |ConnectInfo(who): ConnectInfo<SocketAddr>, body: String| async move {
-                    format!("{name} {} {}", who.port(), body.len())
-                },
-            )
+            post(move |ConnectInfo(who): ConnectInfo<SocketAddr>, body: String| async move {
+                format!("{name} {} {}", who.port(), body.len())
+            })
             .layer(DefaultBodyLimit::max(8)),
         )
     };
@@ -192,24 +168,14 @@ async fn what_travels_in_the_request_reaches_both_sides() {
     let app = Router::new().fallback_service(layer.layer(side("old")));
     walk(&handle, Stage::WriteBoth).await;
     let mut with_info = request("POST", "/who");
-    with_info
-        .extensions_mut()
-        .insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711))));
-    assert_eq!(
-        ask(&app, with_info).await,
-        (StatusCode::OK, "old 4711 4".to_owned())
-    );
+    with_info.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711))));
+    assert_eq!(ask(&app, with_info).await, (StatusCode::OK, "old 4711 4".to_owned()));
     assert!(handle.status().sync.new.is_synced());
 
     let mut long = request("POST", "/who");
-    long.extensions_mut()
-        .insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
+    long.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
     *long.body_mut() = Body::from("longer than eight");
     let (status, _) = ask(&app, long).await;
-    assert_eq!(
-        status,
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "both sides' own limit"
-    );
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "both sides' own limit");
     assert!(handle.dirty_keys().is_empty());
 }

@@ -13,11 +13,9 @@ use tower_migration::{
 use crate::support::*;
 
 async fn limited(limits: Limits) -> Rig {
-    Rig::with(Fake::says(200, ""), Fake::says(200, ""), |layer| {
-        layer.limits(limits).unwrap()
-    })
-    .at(Stage::WriteBoth)
-    .await
+    Rig::with(Fake::says(200, ""), Fake::says(200, ""), |layer| layer.limits(limits).unwrap())
+        .at(Stage::WriteBoth)
+        .await
 }
 
 fn frames(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Body {
@@ -29,11 +27,7 @@ fn data(text: &'static str) -> Result<Frame<Bytes>, BoxError> {
 }
 
 fn untouched(rig: &Rig) {
-    assert_eq!(
-        (rig.old.count(), rig.new.count()),
-        (0, 0),
-        "neither side has seen it"
-    );
+    assert_eq!((rig.old.count(), rig.new.count()), (0, 0), "neither side has seen it");
     assert!(rig.handle.dirty_keys().is_empty());
     let status = rig.handle.status();
     assert_eq!((status.on_old.writes, status.on_new.writes), (0, 0));
@@ -49,12 +43,7 @@ async fn a_body_over_the_limit_is_413_before_either_side_has_seen_it() {
     assert!(problem.contains(r#""type":"body-too-large""#), "{problem}");
     untouched(&rig);
     // Without a length that could be known before.
-    let chunks = frames(vec![
-        data("12"),
-        data("34"),
-        data("5"),
-        Err("not read".into()),
-    ]);
+    let chunks = frames(vec![data("12"), data("34"), data("5"), Err("not read".into())]);
     let (status, _) = rig.ask(Request::put("/a").body(chunks).unwrap()).await;
     assert_eq!(status, 413);
     untouched(&rig);
@@ -81,9 +70,7 @@ async fn a_body_that_breaks_off_is_400_and_neither_side_has_seen_it() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_too_slow_is_408_and_neither_side_has_seen_it() {
     let rig = limited(Limits::default().body_timeout(SECOND)).await;
-    let stuck = Body::new(StreamBody::new(stream::pending::<
-        Result<Frame<Bytes>, BoxError>,
-    >()));
+    let stuck = Body::new(StreamBody::new(stream::pending::<Result<Frame<Bytes>, BoxError>>()));
     let (status, problem) = rig.ask(Request::put("/a").body(stuck).unwrap()).await;
     assert_eq!(status, 408);
     assert!(problem.contains("body-timeout"), "{problem}");
@@ -94,9 +81,7 @@ async fn a_body_that_is_too_slow_is_408_and_neither_side_has_seen_it() {
 async fn over_the_bytes_of_all_bodies_a_write_is_503_before_either_side_has_seen_it() {
     let (old, latch) = latched(200, "");
     let rig = Rig::with(old, Fake::says(200, ""), |layer| {
-        layer
-            .limits(Limits::default().body(6).buffered_bytes(8))
-            .unwrap()
+        layer.limits(Limits::default().body(6).buffered_bytes(8)).unwrap()
     })
     .at(Stage::WriteBoth)
     .await;
@@ -109,11 +94,7 @@ async fn over_the_bytes_of_all_bodies_a_write_is_503_before_either_side_has_seen
     latch.open();
     drop(first.await.unwrap().unwrap());
     rig.quiesce().await;
-    assert_eq!(
-        rig.ask(put("/b", "1234")).await.0,
-        200,
-        "the bytes came back"
-    );
+    assert_eq!(rig.ask(put("/b", "1234")).await.0, 200, "the bytes came back");
 }
 
 #[tokio::test]
@@ -135,16 +116,9 @@ async fn chunks_and_trailers_reach_both_sides() {
     let handle = MigrationHandle::new("x");
     handle.advance().await.unwrap();
     let service = MigrationLayer::new(handle.clone(), side()).layer(side());
-    let sent = frames(vec![
-        data("ab"),
-        data("cd"),
-        data("ef"),
-        Ok(Frame::trailers(trailers.clone())),
-    ]);
-    service
-        .oneshot(Request::put("/a").body(sent).unwrap())
-        .await
-        .unwrap();
+    let sent =
+        frames(vec![data("ab"), data("cd"), data("ef"), Ok(Frame::trailers(trailers.clone()))]);
+    service.oneshot(Request::put("/a").body(sent).unwrap()).await.unwrap();
     handle.shutdown().await;
     let expected = (Bytes::from("abcdef"), Some(trailers));
     assert_eq!(*seen.lock().unwrap(), [expected.clone(), expected]);
@@ -183,10 +157,7 @@ async fn a_full_body_is_watched_too() {
     };
     let handle = MigrationHandle::new("x");
     handle.advance().await.unwrap();
-    handle
-        .confirm_synced(tower_migration::Side::New)
-        .await
-        .unwrap();
+    handle.confirm_synced(tower_migration::Side::New).await.unwrap();
     handle.set_shadow_rate(1.0).unwrap();
     let service = MigrationLayer::new(handle.clone(), side("new"))
         .classify(|_: &tower_migration::protocol::Head<'_>| tower_migration::Operation::Read)
@@ -206,10 +177,7 @@ async fn connect_and_get_upgrades_go_to_the_authority_alone() {
             let side = || {
                 let tokens = std::sync::Arc::clone(&tokens);
                 Fake::new(move |call| {
-                    tokens
-                        .lock()
-                        .unwrap()
-                        .extend(call.extensions.get::<UpgradeToken>().cloned());
+                    tokens.lock().unwrap().extend(call.extensions.get::<UpgradeToken>().cloned());
                     async { Ok(answer(200, "")) }
                 })
             };
@@ -225,17 +193,12 @@ async fn connect_and_get_upgrades_go_to_the_authority_alone() {
             let authority = rig.side(stage.authority());
             assert_eq!(authority.count(), 1);
             assert_eq!(rig.side(stage.authority().other()).count(), 0);
-            let [call] = &authority.calls()[..] else {
-                panic!("one call")
-            };
+            let [call] = &authority.calls()[..] else { panic!("one call") };
             assert_eq!(call.headers.contains_key("upgrade"), upgrade, "untouched");
             drop(call.clone());
             let status = rig.handle.status();
             assert_eq!(status.upgraded_on_old + status.upgraded_on_new, 1);
-            assert!(
-                status.to_string().contains("upgraded connections: "),
-                "{status}"
-            );
+            assert!(status.to_string().contains("upgraded connections: "), "{status}");
         }
     }
 }
@@ -244,19 +207,15 @@ async fn connect_and_get_upgrades_go_to_the_authority_alone() {
 async fn a_writes_upgrade_headers_are_removed_and_both_sides_get_it() {
     let rig = limited(Limits::default()).await;
     let mut request = put("/a", "v");
-    for (name, value) in [
-        ("upgrade", "h2c"),
-        ("connection", "upgrade, http2-settings"),
-        ("http2-settings", "x"),
-    ] {
+    for (name, value) in
+        [("upgrade", "h2c"), ("connection", "upgrade, http2-settings"), ("http2-settings", "x")]
+    {
         request.headers_mut().insert(name, value.parse().unwrap());
     }
     rig.ask(request).await;
     rig.quiesce().await;
     for side in tower_migration::Side::ALL {
-        let [call] = &rig.side(side).calls()[..] else {
-            panic!("one call")
-        };
+        let [call] = &rig.side(side).calls()[..] else { panic!("one call") };
         for name in ["upgrade", "connection", "http2-settings"] {
             assert!(!call.headers.contains_key(name), "{side} {name}");
         }

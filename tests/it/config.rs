@@ -45,20 +45,10 @@ fn limits_of_zero_are_refused_by_name() {
         assert!(error.to_string().contains(name), "{error}");
     }
     let layer = || MigrationLayer::new(MigrationHandle::new("x"), ());
-    let error = layer()
-        .limits(Limits::default().body(usize::MAX))
-        .unwrap_err();
+    let error = layer().limits(Limits::default().body(usize::MAX)).unwrap_err();
     assert!(error.to_string().contains("buffered_bytes"), "{error}");
-    assert!(
-        layer()
-            .limits(Limits::default().captured_body(1 << 40))
-            .is_err()
-    );
-    assert!(
-        layer()
-            .limits(Limits::default().running_legs(usize::MAX))
-            .is_ok()
-    );
+    assert!(layer().limits(Limits::default().captured_body(1 << 40)).is_err());
+    assert!(layer().limits(Limits::default().running_legs(usize::MAX)).is_ok());
     assert!(layer().read_fallback(Duration::ZERO).is_err());
     for builder in [
         MigrationHandle::builder("x").dirty_keys(0),
@@ -72,19 +62,10 @@ fn limits_of_zero_are_refused_by_name() {
 
 #[tokio::test]
 async fn a_layer_goes_on_where_it_stands_when_its_handles_are_gone() {
-    let rig = Rig::new(Fake::says(200, "old"), Fake::says(200, "new"))
-        .at(Stage::ReadNew)
-        .await;
-    let Rig {
-        handle,
-        old,
-        service,
-        ..
-    } = rig;
+    let rig = Rig::new(Fake::says(200, "old"), Fake::says(200, "new")).at(Stage::ReadNew).await;
+    let Rig { handle, old, service, .. } = rig;
     drop(handle);
-    let answer = tower::ServiceExt::oneshot(service.clone(), put("/a", ""))
-        .await
-        .unwrap();
+    let answer = tower::ServiceExt::oneshot(service.clone(), put("/a", "")).await.unwrap();
     assert_eq!(text(answer).await, "new");
     settle_tasks().await;
     assert_eq!(old.count(), 1);

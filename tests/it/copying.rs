@@ -73,10 +73,7 @@ async fn it_is_refused_where_it_could_be_undone() {
     let write = tokio::spawn(rig.service.clone().call(put("/a", "")));
     rig.quiesce().await;
     rig.handle.advance().await.unwrap();
-    assert_eq!(
-        rig.handle.copy_key(&key, Side::Old, copy).await,
-        Err(CopyError::NotSettled)
-    );
+    assert_eq!(rig.handle.copy_key(&key, Side::Old, copy).await, Err(CopyError::NotSettled));
     latch.open();
     drop(write.await.unwrap().unwrap());
     assert!(rig.handle.copy_key(&key, Side::Old, copy).await.is_ok());
@@ -97,15 +94,9 @@ async fn a_dirty_key_is_mended_from_the_side_that_is_right_only() {
     assert_eq!(rig.handle.dirty_keys()[0].right, RightSide::Is(Side::Old));
     rig.new.becomes(&good);
     let key = Key::from("/a");
-    let wrong = rig
-        .handle
-        .copy_key(&key, Side::New, || copy("/a", &in_new, &in_old))
-        .await;
+    let wrong = rig.handle.copy_key(&key, Side::New, || copy("/a", &in_new, &in_old)).await;
     assert_eq!(wrong, Err(CopyError::WrongWay(Side::Old)));
-    let copied = rig
-        .handle
-        .copy_key(&key, Side::Old, || copy("/a", &in_old, &in_new))
-        .await;
+    let copied = rig.handle.copy_key(&key, Side::Old, || copy("/a", &in_old, &in_new)).await;
     assert!(copied.unwrap().cleaned);
     assert!(rig.handle.dirty_keys().is_empty());
     assert_eq!(*in_old.lock().unwrap(), *in_new.lock().unwrap());
@@ -113,13 +104,8 @@ async fn a_dirty_key_is_mended_from_the_side_that_is_right_only() {
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_fails_or_is_cut_off_leaves_the_key_dirty() {
-    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, ""))
-        .at(Stage::WriteBoth)
-        .await;
-    let failed = rig
-        .handle
-        .copy_key(&"/a".into(), Side::Old, || async { Err("no") })
-        .await;
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, "")).at(Stage::WriteBoth).await;
+    let failed = rig.handle.copy_key(&"/a".into(), Side::Old, || async { Err("no") }).await;
     assert_eq!(failed, Err(CopyError::Failed("no")));
     assert_eq!(rig.dirty(), ["/a"]);
     let key = Key::from("/b");
@@ -136,9 +122,7 @@ async fn a_copy_that_fails_or_is_cut_off_leaves_the_key_dirty() {
 
 #[tokio::test(start_paused = true)]
 async fn a_conflict_is_not_copied_either_way() {
-    let rig = Rig::new(Fake::says(500, ""), Fake::says(200, ""))
-        .at(Stage::ReadNew)
-        .await;
+    let rig = Rig::new(Fake::says(500, ""), Fake::says(200, "")).at(Stage::ReadNew).await;
     rig.ask(put("/a", "")).await;
     rig.quiesce().await;
     rig.handle.rollback().await.unwrap();
@@ -162,20 +146,13 @@ async fn a_write_that_overlaps_the_read_makes_it_read_again() {
     let handle = rig.handle.clone();
     let copying = tokio::spawn({
         let (in_old, in_new) = (Arc::clone(&in_old), Arc::clone(&in_new));
-        async move {
-            handle
-                .copy_key(&"/a".into(), Side::Old, || copy("/a", &in_old, &in_new))
-                .await
-        }
+        async move { handle.copy_key(&"/a".into(), Side::Old, || copy("/a", &in_old, &in_new)).await }
     });
     sleep(Duration::from_millis(1)).await;
     rig.ask(add("/a", 10)).await;
     let copied = copying.await.unwrap().unwrap();
     assert_eq!(copied.attempts, 2);
-    assert_eq!(
-        copied.absorbed, 1,
-        "the increment is not applied a second time"
-    );
+    assert_eq!(copied.absorbed, 1, "the increment is not applied a second time");
     rig.handle.shutdown().await;
     assert_eq!(in_old.lock().unwrap()["/a"], 11);
     assert_eq!(in_new.lock().unwrap()["/a"], 11);
@@ -184,9 +161,7 @@ async fn a_write_that_overlaps_the_read_makes_it_read_again() {
 
 #[tokio::test(start_paused = true)]
 async fn clients_of_the_source_never_wait_for_a_copy() {
-    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, "")).at(Stage::WriteBoth).await;
     let key = Key::from("/a");
     let mut copying = task::spawn(rig.handle.copy_key(
         &key,
@@ -196,11 +171,7 @@ async fn clients_of_the_source_never_wait_for_a_copy() {
     assert_pending!(copying.poll());
     assert_eq!(rig.ask(put("/a", "")).await.0, 200);
     rig.quiesce().await;
-    assert_eq!(
-        (rig.old.count(), rig.new.count()),
-        (1, 0),
-        "the leg on the target waits"
-    );
+    assert_eq!((rig.old.count(), rig.new.count()), (1, 0), "the leg on the target waits");
     drop(copying);
     rig.quiesce().await;
     assert_eq!(rig.new.count(), 1);
@@ -208,9 +179,7 @@ async fn clients_of_the_source_never_wait_for_a_copy() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flip_of_the_authority_waits_for_a_copy() {
-    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, "")).at(Stage::WriteBoth).await;
     let key = Key::from("/a");
     let latch = Latch::default();
     let at = latch.clone();
@@ -239,9 +208,7 @@ async fn copies_that_race_writers_leave_the_two_stores_equal() {
             move |n: u64| fastrand::Rng::with_seed(seed ^ ((n + salt) * 7919)).u64(0..12)
         };
         let ((old, in_old), (new, in_new)) = (store(latency(1)), store(latency(1_000_000)));
-        let rig = Rig::with(old, new, |layer| {
-            layer.failure_policy(FailurePolicy::AuthorityWins)
-        });
+        let rig = Rig::with(old, new, |layer| layer.failure_policy(FailurePolicy::AuthorityWins));
         for n in 0..4 {
             in_old.lock().unwrap().insert(format!("/{n}"), 1_000 * n);
         }
@@ -259,11 +226,8 @@ async fn copies_that_race_writers_leave_the_two_stores_equal() {
                         1..=4 => Method::PUT,
                         _ => Method::PATCH,
                     };
-                    let request = Request::builder()
-                        .method(method)
-                        .uri(path)
-                        .body(body(number))
-                        .unwrap();
+                    let request =
+                        Request::builder().method(method).uri(path).body(body(number)).unwrap();
                     let answer = service.clone().call(request).await.unwrap();
                     assert_eq!(answer.status(), 200);
                     drop(answer);
@@ -276,9 +240,7 @@ async fn copies_that_race_writers_leave_the_two_stores_equal() {
                 let key = format!("/{n}");
                 let copied = rig
                     .handle
-                    .copy_key(&Key::from(key.as_str()), Side::Old, || {
-                        copy(&key, &in_old, &in_new)
-                    })
+                    .copy_key(&Key::from(key.as_str()), Side::Old, || copy(&key, &in_old, &in_new))
                     .await;
                 assert!(copied.is_ok(), "{copied:?}");
                 sleep(Duration::from_millis(30)).await;
@@ -288,15 +250,7 @@ async fn copies_that_race_writers_leave_the_two_stores_equal() {
             task.await.unwrap();
         }
         rig.handle.shutdown().await;
-        assert_eq!(
-            *in_old.lock().unwrap(),
-            *in_new.lock().unwrap(),
-            "seed {seed}"
-        );
-        assert!(
-            rig.handle.dirty_keys().is_empty(),
-            "seed {seed}: {:?}",
-            rig.dirty()
-        );
+        assert_eq!(*in_old.lock().unwrap(), *in_new.lock().unwrap(), "seed {seed}");
+        assert!(rig.handle.dirty_keys().is_empty(), "seed {seed}: {:?}", rig.dirty());
     }
 }

@@ -58,11 +58,7 @@ async fn there_and_back_in_order() {
         assert_eq!(handle.stage(), to);
         assert_eq!(*changes.borrow_and_update(), to);
         let again = handle.move_to(to).await.unwrap();
-        assert_eq!(
-            (again.from, again.to, again.epoch),
-            (to, to, moved.epoch),
-            "idempotent"
-        );
+        assert_eq!((again.from, again.to, again.epoch), (to, to, moved.epoch), "idempotent");
         if let Some(side) = confirm {
             handle.confirm_synced(side).await.unwrap();
         }
@@ -72,48 +68,30 @@ async fn there_and_back_in_order() {
 #[tokio::test]
 async fn jumps_and_steps_over_the_ends_are_refused() {
     let handle = MigrationHandle::new("x");
-    for (to, why) in [
-        (Stage::ReadNew, "not neighbour"),
-        (Stage::NewOnly, "not neighbour"),
-    ] {
+    for (to, why) in [(Stage::ReadNew, "not neighbour"), (Stage::NewOnly, "not neighbour")] {
         assert_eq!(reasons(&handle.move_to(to).await.unwrap_err()), [why]);
     }
     let blocked = handle.rollback().await.unwrap_err();
     assert_eq!(reasons(&blocked), ["no such stage"]);
     assert_eq!((blocked.from(), blocked.to()), (Stage::OldOnly, None));
     handle.force(Stage::NewOnly, "test").await.unwrap();
-    assert_eq!(
-        reasons(&handle.advance().await.unwrap_err()),
-        ["no such stage"]
-    );
-    assert_eq!(
-        reasons(&handle.move_to(Stage::OldOnly).await.unwrap_err()),
-        ["not neighbour"]
-    );
+    assert_eq!(reasons(&handle.advance().await.unwrap_err()), ["no such stage"]);
+    assert_eq!(reasons(&handle.move_to(Stage::OldOnly).await.unwrap_err()), ["not neighbour"]);
 }
 
 #[tokio::test]
 async fn a_side_must_be_synced_before_it_becomes_the_authority() {
     let rig = both();
-    assert_eq!(
-        reasons(&rig.handle.confirm_synced(Side::New).await.unwrap_err()),
-        ["one-sided"]
-    );
+    assert_eq!(reasons(&rig.handle.confirm_synced(Side::New).await.unwrap_err()), ["one-sided"]);
     rig.handle.advance().await.unwrap();
-    assert_eq!(
-        reasons(&rig.handle.advance().await.unwrap_err()),
-        ["not synced"]
-    );
+    assert_eq!(reasons(&rig.handle.advance().await.unwrap_err()), ["not synced"]);
     rig.handle.confirm_synced(Side::New).await.unwrap();
     rig.handle.advance().await.unwrap();
     rig.handle.advance().await.unwrap();
     // Old was not written at 3: it is stale, and no way leads back to it.
     rig.handle.rollback().await.unwrap();
     assert_eq!(rig.handle.stage(), Stage::ReadNew);
-    assert_eq!(
-        reasons(&rig.handle.rollback().await.unwrap_err()),
-        ["not synced"]
-    );
+    assert_eq!(reasons(&rig.handle.rollback().await.unwrap_err()), ["not synced"]);
     let orderly = rig.handle.move_to(Stage::WriteBoth).await.unwrap_err();
     assert_eq!(reasons(&orderly), ["not synced"]);
     rig.handle.confirm_synced(Side::Old).await.unwrap();
@@ -121,55 +99,35 @@ async fn a_side_must_be_synced_before_it_becomes_the_authority() {
     // New was written all the time; only 1 to 0 makes it stale.
     rig.handle.rollback().await.unwrap();
     rig.handle.advance().await.unwrap();
-    assert_eq!(
-        reasons(&rig.handle.advance().await.unwrap_err()),
-        ["not synced"]
-    );
+    assert_eq!(reasons(&rig.handle.advance().await.unwrap_err()), ["not synced"]);
 }
 
 #[tokio::test]
 async fn dirty_keys_block_the_steps_that_would_lose_them() {
-    let rig = Rig::new(Fake::says(200, ""), Fake::says(500, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(500, "")).at(Stage::WriteBoth).await;
     rig.ask(put("/a", "")).await;
     rig.quiesce().await;
     let blocked = rig.handle.advance().await.unwrap_err();
     assert_eq!(reasons(&blocked), ["dirty"]);
     let text = blocked.to_string();
-    assert!(
-        text.contains("1 dirty keys are right on old only"),
-        "{text}"
-    );
+    assert!(text.contains("1 dirty keys are right on old only"), "{text}");
     assert!(text.contains("copy the dirty keys"), "{text}");
     // Back is fine: old has everything. New is stale as a whole then.
     rig.handle.rollback().await.unwrap();
     assert!(rig.handle.dirty_keys().is_empty());
 
-    let rig = Rig::new(Fake::says(500, ""), Fake::says(200, ""))
-        .at(Stage::ReadNew)
-        .await;
+    let rig = Rig::new(Fake::says(500, ""), Fake::says(200, "")).at(Stage::ReadNew).await;
     rig.ask(put("/a", "")).await;
     rig.quiesce().await;
     assert_eq!(rig.handle.dirty_keys()[0].right, RightSide::Is(Side::New));
-    assert_eq!(
-        rig.handle.rollback().await.unwrap().to,
-        Stage::WriteBoth,
-        "the exit is open"
-    );
+    assert_eq!(rig.handle.rollback().await.unwrap().to, Stage::WriteBoth, "the exit is open");
     let blocked = rig.handle.rollback().await.unwrap_err();
-    assert_eq!(
-        reasons(&blocked),
-        ["dirty"],
-        "the write on new alone would be lost"
-    );
+    assert_eq!(reasons(&blocked), ["dirty"], "the write on new alone would be lost");
 }
 
 #[tokio::test]
 async fn marks_that_name_both_sides_are_a_conflict_that_a_person_resolves() {
-    let rig = Rig::new(Fake::says(500, ""), Fake::says(200, ""))
-        .at(Stage::ReadNew)
-        .await;
+    let rig = Rig::new(Fake::says(500, ""), Fake::says(200, "")).at(Stage::ReadNew).await;
     rig.ask(put("/a", "")).await;
     rig.quiesce().await;
     rig.handle.rollback().await.unwrap();
@@ -179,10 +137,7 @@ async fn marks_that_name_both_sides_are_a_conflict_that_a_person_resolves() {
     rig.quiesce().await;
     assert_eq!(rig.handle.dirty_keys()[0].right, RightSide::Conflict);
     assert_eq!(rig.handle.status().conflicts, 1);
-    assert_eq!(
-        reasons(&rig.handle.advance().await.unwrap_err()),
-        ["conflicts"]
-    );
+    assert_eq!(reasons(&rig.handle.advance().await.unwrap_err()), ["conflicts"]);
     let key = Key::from("/a");
     assert!(rig.handle.resolve_conflict(&key, Side::Old));
     assert!(!rig.handle.resolve_conflict(&key, Side::Old));
@@ -192,9 +147,7 @@ async fn marks_that_name_both_sides_are_a_conflict_that_a_person_resolves() {
 #[tokio::test(start_paused = true)]
 async fn a_full_dirty_set_unsyncs_the_side_and_says_so() {
     let handle = MigrationHandle::builder("x").dirty_keys(2).build().unwrap();
-    let rig = Rig::on(handle, Fake::says(200, ""), Fake::says(500, ""), |layer| {
-        layer
-    });
+    let rig = Rig::on(handle, Fake::says(200, ""), Fake::says(500, ""), |layer| layer);
     rig.walk(Stage::WriteBoth).await;
     for path in ["/a", "/b"] {
         rig.ask(put(path, "")).await;
@@ -215,18 +168,12 @@ async fn a_step_waits_for_earlier_writes_and_gives_up_in_the_end() {
     rig.quiesce().await;
     // Its own epoch does not count; the next one's does.
     rig.handle.advance().await.unwrap();
-    assert_eq!(
-        reasons(&rig.handle.confirm_synced(Side::New).await.unwrap_err()),
-        ["not settled"]
-    );
+    assert_eq!(reasons(&rig.handle.confirm_synced(Side::New).await.unwrap_err()), ["not settled"]);
     let began = tokio::time::Instant::now();
     let blocked = rig.handle.rollback().await.unwrap_err();
     assert_eq!(began.elapsed(), SECOND * 10);
     assert_eq!(reasons(&blocked), ["not settled"]);
-    assert!(matches!(
-        blocked.reasons(),
-        [Reason::NotSettled { writes: 1, .. }]
-    ));
+    assert!(matches!(blocked.reasons(), [Reason::NotSettled { writes: 1, .. }]));
     assert_eq!(rig.handle.stage(), Stage::WriteBoth);
 
     let handle = rig.handle.clone();
@@ -240,9 +187,7 @@ async fn a_step_waits_for_earlier_writes_and_gives_up_in_the_end() {
 #[tokio::test(start_paused = true)]
 async fn the_flip_of_the_authority_holds_writes_until_what_runs_has_ended() {
     let (new, latch) = latched(200, "new");
-    let rig = Rig::new(Fake::says(200, "old"), new)
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, "old"), new).at(Stage::WriteBoth).await;
     let first = tokio::spawn(rig.service.clone().call(put("/a", "1")));
     rig.quiesce().await;
     let step = tokio::spawn({
@@ -273,16 +218,11 @@ async fn the_flip_of_the_authority_holds_writes_until_what_runs_has_ended() {
 
 /// A rig at `WriteBoth` whose step to `ReadNew` is holding writes, because of
 /// one that was admitted after the raise.
-async fn holding() -> (
-    Rig,
-    Arc<Semaphore>,
-    JoinHandle<Result<Moved, Blocked>>,
-    JoinHandle<Result<Answered, BoxError>>,
-) {
+async fn holding()
+-> (Rig, Arc<Semaphore>, JoinHandle<Result<Moved, Blocked>>, JoinHandle<Result<Answered, BoxError>>)
+{
     let (new, _, permits) = stepped();
-    let rig = Rig::new(Fake::says(200, "old"), new)
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, "old"), new).at(Stage::WriteBoth).await;
     rig.ask(put("/first", "")).await;
     rig.quiesce().await;
     let handle = rig.handle.clone();
@@ -312,11 +252,7 @@ async fn held_writes_wait_see_the_new_stage_and_are_not_refused() {
     assert!(held.is_woken());
     permits.add_permits(1);
     let answer = held.await.unwrap();
-    assert_eq!(
-        text(answer).await,
-        "stepped",
-        "served by new, at the stage after the flip"
-    );
+    assert_eq!(text(answer).await, "stepped", "served by new, at the stage after the flip");
     rig.quiesce().await;
     let calls = rig.old.calls();
     assert_eq!(calls[2].dispatch.unwrap().stage, Stage::ReadNew);
@@ -344,10 +280,7 @@ async fn a_hold_that_takes_too_long_puts_everything_back() {
     let blocked = step.await.unwrap().unwrap_err();
     assert_eq!(began.elapsed(), SECOND, "the bound of the hold");
     assert_eq!(reasons(&blocked), ["hold"]);
-    assert!(
-        matches!(blocked.reasons(), [Reason::HoldTooLong { writes: 2, .. }]),
-        "{blocked}"
-    );
+    assert!(matches!(blocked.reasons(), [Reason::HoldTooLong { writes: 2, .. }]), "{blocked}");
     assert_eq!(rig.handle.stage(), Stage::WriteBoth);
     assert!(!rig.handle.status().holding);
     rig.quiesce().await;
@@ -357,10 +290,7 @@ async fn a_hold_that_takes_too_long_puts_everything_back() {
     held.await.unwrap().unwrap();
     rig.quiesce().await;
     assert_eq!(rig.ask(put("/c", "")).await.1, "old");
-    assert!(
-        rig.handle.advance().await.is_ok(),
-        "and it can be had later"
-    );
+    assert!(rig.handle.advance().await.is_ok(), "and it can be had later");
 }
 
 #[tokio::test(start_paused = true)]
@@ -379,9 +309,7 @@ async fn a_step_that_is_dropped_while_it_holds_lets_the_held_writes_go() {
 #[tokio::test(start_paused = true)]
 async fn dropping_a_step_that_waits_puts_everything_back() {
     let (new, _latch) = latched(200, "new");
-    let rig = Rig::new(Fake::says(200, "old"), new)
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, "old"), new).at(Stage::WriteBoth).await;
     rig.ask(put("/a", "1")).await;
     let handle = rig.handle.clone();
     let mut step = task::spawn(handle.advance());
@@ -397,17 +325,12 @@ async fn dropping_a_step_that_waits_puts_everything_back() {
 #[tokio::test(start_paused = true)]
 async fn of_two_steps_at_once_one_is_told_that_it_is_busy() {
     let (new, latch) = latched(200, "new");
-    let rig = Rig::new(Fake::says(200, "old"), new)
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, "old"), new).at(Stage::WriteBoth).await;
     rig.ask(put("/a", "1")).await;
     let handle = rig.handle.clone();
     let mut step = task::spawn(handle.advance());
     assert_pending!(step.poll());
-    for other in [
-        rig.handle.advance().await,
-        rig.handle.move_to(Stage::OldOnly).await,
-    ] {
+    for other in [rig.handle.advance().await, rig.handle.move_to(Stage::OldOnly).await] {
         assert_eq!(reasons(&other.unwrap_err()), ["busy"]);
     }
     let busy = rig.handle.confirm_synced(Side::New).await.unwrap_err();
@@ -419,22 +342,15 @@ async fn of_two_steps_at_once_one_is_told_that_it_is_busy() {
 #[tokio::test(start_paused = true)]
 async fn the_emergency_exit_flips_at_once_and_names_what_was_in_flight() {
     let (old, latch) = latched(200, "old");
-    let rig = Rig::new(old, Fake::says(200, "new"))
-        .at(Stage::ReadNew)
-        .await;
+    let rig = Rig::new(old, Fake::says(200, "new")).at(Stage::ReadNew).await;
     rig.ask(put("/a", "1")).await;
     rig.quiesce().await;
     assert_eq!(rig.old.alive(), 1);
     let began = tokio::time::Instant::now();
     let moved = rig.handle.rollback().await.unwrap();
     assert!(began.elapsed().is_zero());
-    assert_eq!(
-        moved.tainted.iter().map(Key::as_str).collect::<Vec<_>>(),
-        ["/a"]
-    );
-    let [dirty] = &rig.handle.dirty_keys()[..] else {
-        panic!("one dirty key")
-    };
+    assert_eq!(moved.tainted.iter().map(Key::as_str).collect::<Vec<_>>(), ["/a"]);
+    let [dirty] = &rig.handle.dirty_keys()[..] else { panic!("one dirty key") };
     assert_eq!(dirty.right, RightSide::Is(Side::New));
     latch.open();
     rig.quiesce().await;
@@ -451,10 +367,7 @@ async fn a_write_in_flight_over_the_emergency_exit_is_not_acknowledged_before_it
     rig.handle.rollback().await.unwrap();
     latch_new.open();
     rig.quiesce().await;
-    assert_pending!(
-        write.poll(),
-        "reads go to old now, which does not have it yet"
-    );
+    assert_pending!(write.poll(), "reads go to old now, which does not have it yet");
     latch_old.open();
     rig.quiesce().await;
     assert_eq!(text(assert_ready!(write.poll()).unwrap()).await, "new");
@@ -463,9 +376,7 @@ async fn a_write_in_flight_over_the_emergency_exit_is_not_acknowledged_before_it
 #[tokio::test(start_paused = true)]
 async fn the_emergency_exit_makes_a_waiting_step_give_way() {
     let (old, _latch) = latched(200, "old");
-    let rig = Rig::new(old, Fake::says(200, "new"))
-        .at(Stage::ReadNew)
-        .await;
+    let rig = Rig::new(old, Fake::says(200, "new")).at(Stage::ReadNew).await;
     rig.ask(put("/a", "1")).await;
     let _ = rig.handle.confirm_synced(Side::Old).await;
     let handle = rig.handle.clone();
@@ -485,26 +396,17 @@ async fn the_emergency_exit_makes_a_waiting_step_give_way() {
 #[tokio::test]
 async fn force_goes_anywhere_marks_the_status_and_unsyncs_what_it_skipped() {
     let handle = MigrationHandle::new("x");
-    let moved = handle
-        .force(Stage::ReadNew, "the old disk is dying")
-        .await
-        .unwrap();
+    let moved = handle.force(Stage::ReadNew, "the old disk is dying").await.unwrap();
     assert_eq!((moved.from, moved.to), (Stage::OldOnly, Stage::ReadNew));
     let status = handle.status();
     assert!(!status.sync.new.is_synced());
     assert_eq!(status.forced[0].reason, "the old disk is dying");
     let page = status.to_string();
-    assert!(
-        page.contains("FORCED old-only to read-new: the old disk is dying"),
-        "{page}"
-    );
+    assert!(page.contains("FORCED old-only to read-new: the old disk is dying"), "{page}");
     handle.force(Stage::NewOnly, "on").await.unwrap();
     assert!(!handle.status().sync.old.is_synced());
     handle.force(Stage::OldOnly, "back").await.unwrap();
-    assert!(
-        !handle.status().sync.old.is_synced(),
-        "it missed the writes at 3"
-    );
+    assert!(!handle.status().sync.old.is_synced(), "it missed the writes at 3");
     for n in 0..40 {
         handle.force(Stage::ALL[n % 4], "again").await.unwrap();
     }
@@ -513,16 +415,11 @@ async fn force_goes_anywhere_marks_the_status_and_unsyncs_what_it_skipped() {
 
 #[tokio::test]
 async fn a_forced_step_away_from_the_side_that_is_right_makes_a_conflict() {
-    let rig = Rig::new(Fake::says(500, ""), Fake::says(200, ""))
-        .at(Stage::ReadNew)
-        .await;
+    let rig = Rig::new(Fake::says(500, ""), Fake::says(200, "")).at(Stage::ReadNew).await;
     rig.ask(put("/a", "")).await;
     rig.quiesce().await;
     assert_eq!(rig.handle.dirty_keys()[0].right, RightSide::Is(Side::New));
-    rig.handle
-        .force(Stage::OldOnly, "new is on fire")
-        .await
-        .unwrap();
+    rig.handle.force(Stage::OldOnly, "new is on fire").await.unwrap();
     // Copied from new later on, it would overwrite what old took meanwhile.
     assert_eq!(rig.handle.dirty_keys()[0].right, RightSide::Conflict);
 }
@@ -530,9 +427,7 @@ async fn a_forced_step_away_from_the_side_that_is_right_makes_a_conflict() {
 #[tokio::test]
 async fn drained_resolves_when_nothing_runs_on_the_side_any_more() {
     let (new, latch) = latched(200, "");
-    let rig = Rig::new(Fake::says(200, ""), new)
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, ""), new).at(Stage::WriteBoth).await;
     rig.ask(put("/a", "")).await;
     let handle = rig.handle.clone();
     let mut drained = task::spawn(handle.drained(Side::New));
@@ -561,10 +456,7 @@ async fn a_restart_continues_where_the_flag_stood() {
     drop(again);
     let unclean = MigrationHandle::open("x", store).await.unwrap();
     assert_eq!(unclean.stage(), Stage::WriteBoth);
-    assert!(
-        !unclean.status().sync.new.is_synced(),
-        "a write may have landed on old alone"
-    );
+    assert!(!unclean.status().sync.new.is_synced(), "a write may have landed on old alone");
     assert!(unclean.status().sync.old.is_synced());
 }
 
@@ -597,18 +489,12 @@ impl FlagStore for Broken {
 
 #[tokio::test]
 async fn a_record_that_cannot_be_read_is_an_error_and_never_a_default() {
-    let unreadable = Broken {
-        unreadable: true,
-        ..Broken::default()
-    };
+    let unreadable = Broken { unreadable: true, ..Broken::default() };
     let error = MigrationHandle::open("x", unreadable).await.unwrap_err();
     assert!(matches!(error, OpenError::Store(_)));
     let source = std::error::Error::source(&error).and_then(std::error::Error::source);
     assert_eq!(source.unwrap().to_string(), "bad checksum");
-    let missing = Broken {
-        missing: true,
-        ..Broken::default()
-    };
+    let missing = Broken { missing: true, ..Broken::default() };
     let error = MigrationHandle::open("x", missing).await.unwrap_err();
     assert!(matches!(error, OpenError::Missing));
 }
@@ -635,11 +521,7 @@ async fn a_step_whose_record_cannot_be_written_is_refused_but_for_the_exit() {
     rig.walk(Stage::ReadNew).await;
     full.store(true, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(rig.handle.rollback().await.unwrap().to, Stage::WriteBoth);
-    assert_eq!(
-        store.inner.record().stage,
-        Stage::ReadNew,
-        "not on record yet"
-    );
+    assert_eq!(store.inner.record().stage, Stage::ReadNew, "not on record yet");
     // Until it is, writes wait for both sides.
     let closed = latched(200, "new");
     rig.new.becomes(&closed.0);
@@ -656,35 +538,22 @@ async fn a_step_whose_record_cannot_be_written_is_refused_but_for_the_exit() {
     assert_eq!(store.inner.record().stage, Stage::WriteBoth);
     let closed = latched(200, "new");
     rig.new.becomes(&closed.0);
-    assert_eq!(
-        rig.ask(put("/b", "")).await.1,
-        "old",
-        "and does not wait any more"
-    );
+    assert_eq!(rig.ask(put("/b", "")).await.1, "old", "and does not wait any more");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_forced_step_is_not_kept_waiting_by_a_record_that_cannot_be_written() {
     let store = Broken::default();
     let handle = MigrationHandle::open("x", store.clone()).await.unwrap();
-    let rig = Rig::on(handle, Fake::says(200, ""), Fake::says(200, ""), |layer| {
-        layer
-    });
+    let rig = Rig::on(handle, Fake::says(200, ""), Fake::says(200, ""), |layer| layer);
     rig.walk(Stage::ReadNew).await;
     store.full.store(true, std::sync::atomic::Ordering::SeqCst);
     rig.handle.rollback().await.unwrap();
     let forced = tokio::time::timeout(SECOND * 5, rig.handle.force(Stage::OldOnly, "test"));
-    assert_eq!(
-        reasons(&forced.await.expect("an answer").unwrap_err()),
-        ["store"]
-    );
+    assert_eq!(reasons(&forced.await.expect("an answer").unwrap_err()), ["store"]);
     store.full.store(false, std::sync::atomic::Ordering::SeqCst);
     tokio::time::sleep(SECOND * 5).await;
-    assert_eq!(
-        store.inner.record().stage,
-        Stage::WriteBoth,
-        "tried again all the same"
-    );
+    assert_eq!(store.inner.record().stage, Stage::WriteBoth, "tried again all the same");
     assert!(!rig.handle.status().stepping);
 }
 
@@ -732,10 +601,7 @@ async fn no_read_after_an_acknowledged_write_misses_it_while_the_flag_moves() {
                     let at_least = *acknowledged.lock().unwrap();
                     let answer = service.clone().call(get("/k")).await.unwrap();
                     let seen: u64 = text(answer).await.parse().unwrap();
-                    assert!(
-                        seen >= at_least,
-                        "read {seen} after {at_least} was acknowledged"
-                    );
+                    assert!(seen >= at_least, "read {seen} after {at_least} was acknowledged");
                 }
             }
         });

@@ -11,17 +11,12 @@ use crate::support::*;
 
 #[tokio::test]
 async fn gone_while_the_body_comes_and_neither_side_has_seen_it() {
-    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, "")).at(Stage::WriteBoth).await;
     let never_ends = Body::new(StreamBody::new(futures_util::stream::pending::<
         Result<http_body::Frame<Bytes>, tower_migration::BoxError>,
     >()));
-    let mut write = task::spawn(
-        rig.service
-            .clone()
-            .call(Request::put("/a").body(never_ends).unwrap()),
-    );
+    let mut write =
+        task::spawn(rig.service.clone().call(Request::put("/a").body(never_ends).unwrap()));
     assert_pending!(write.poll());
     assert_eq!(rig.handle.status().on_old.writes, 1);
     drop(write);
@@ -34,19 +29,15 @@ async fn gone_while_the_body_comes_and_neither_side_has_seen_it() {
 
 #[tokio::test]
 async fn gone_while_both_legs_run_and_both_run_on() {
-    for policy in [
-        FailurePolicy::AuthorityWins,
-        FailurePolicy::AwaitBoth,
-        FailurePolicy::RequireBoth,
-    ] {
+    for policy in
+        [FailurePolicy::AuthorityWins, FailurePolicy::AwaitBoth, FailurePolicy::RequireBoth]
+    {
         for order in [WriteOrder::Concurrent, WriteOrder::AuthorityFirst] {
             let (old, let_old) = latched(200, "");
             let (new, let_new) = latched(200, "");
-            let rig = Rig::with(old, new, |layer| {
-                layer.failure_policy(policy).write_order(order)
-            })
-            .at(Stage::WriteBoth)
-            .await;
+            let rig = Rig::with(old, new, |layer| layer.failure_policy(policy).write_order(order))
+                .at(Stage::WriteBoth)
+                .await;
             let mut write = task::spawn(rig.service.clone().call(put("/a", "v")));
             assert_pending!(write.poll());
             rig.quiesce().await;
@@ -57,11 +48,7 @@ async fn gone_while_both_legs_run_and_both_run_on() {
             rig.quiesce().await;
             let_new.open();
             rig.quiesce().await;
-            assert_eq!(
-                (rig.old.count(), rig.new.count()),
-                (1, 1),
-                "{policy:?} {order:?}"
-            );
+            assert_eq!((rig.old.count(), rig.new.count()), (1, 1), "{policy:?} {order:?}");
             assert_eq!((rig.old.alive(), rig.new.alive()), (0, 0));
             assert!(rig.handle.dirty_keys().is_empty());
             assert_eq!(rig.handle.status().on_old.writes, 0);
@@ -72,11 +59,10 @@ async fn gone_while_both_legs_run_and_both_run_on() {
 #[tokio::test]
 async fn gone_between_the_legs_and_the_failed_one_is_still_noticed() {
     let (old, let_old) = latched(200, "");
-    let rig = Rig::with(old, Fake::says(500, ""), |layer| {
-        layer.write_order(WriteOrder::AuthorityFirst)
-    })
-    .at(Stage::WriteBoth)
-    .await;
+    let rig =
+        Rig::with(old, Fake::says(500, ""), |layer| layer.write_order(WriteOrder::AuthorityFirst))
+            .at(Stage::WriteBoth)
+            .await;
     let mut write = task::spawn(rig.service.clone().call(put("/a", "v")));
     assert_pending!(write.poll());
     drop(write);
@@ -125,23 +111,15 @@ fn async_stream(
 #[tokio::test]
 async fn gone_in_the_middle_of_the_answer_and_the_authority_streams_on() {
     let (old, more, ended) = streams();
-    let rig = Rig::new(old, Fake::says(200, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(old, Fake::says(200, "")).at(Stage::WriteBoth).await;
     let mut response = rig.send(put("/a", "v")).await.unwrap();
     let first = response.body_mut().frame().await.unwrap().unwrap();
     assert_eq!(first.into_data().unwrap(), "first ");
     drop(response);
     rig.quiesce().await;
-    assert_eq!(
-        rig.handle.status().on_old.writes,
-        1,
-        "it may still be writing"
-    );
+    assert_eq!(rig.handle.status().on_old.writes, 1, "it may still be writing");
     more.open();
-    tokio::time::timeout(SECOND, ended.passed())
-        .await
-        .expect("read to its end");
+    tokio::time::timeout(SECOND, ended.passed()).await.expect("read to its end");
     rig.quiesce().await;
     assert_eq!(rig.handle.status().on_old.writes, 0);
     assert!(rig.handle.dirty_keys().is_empty());
@@ -173,16 +151,10 @@ async fn a_one_sided_write_whose_client_hung_up_lingers() {
     let mut write = task::spawn(rig.service.clone().call(put("/a", "v")));
     assert_pending!(write.poll());
     let step = rig.handle.advance().await;
-    assert!(
-        step.is_ok(),
-        "0 to 1 flips under running writes of the same stage"
-    );
+    assert!(step.is_ok(), "0 to 1 flips under running writes of the same stage");
     drop(write);
     let began = tokio::time::Instant::now();
-    assert!(
-        !rig.handle.status().settled,
-        "it may still land on old alone"
-    );
+    assert!(!rig.handle.status().settled, "it may still land on old alone");
     rig.handle.settled().await;
     assert_eq!(began.elapsed(), SECOND);
     assert!(rig.handle.status().settled);
@@ -202,9 +174,7 @@ async fn a_read_that_is_dropped_leaves_nothing_behind() {
 #[tokio::test]
 async fn shutdown_waits_for_legs_without_a_client() {
     let (new, latch) = latched(200, "");
-    let rig = Rig::new(Fake::says(200, ""), new)
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, ""), new).at(Stage::WriteBoth).await;
     rig.ask(put("/a", "v")).await;
     let handle = rig.handle.clone();
     let mut shutdown = task::spawn(handle.shutdown());
@@ -227,10 +197,8 @@ async fn an_answer_that_breaks_off_leaves_the_key_dirty() {
         ]);
         Ok(http::Response::new(Body::new(StreamBody::new(frames))))
     });
-    for (old, new) in [
-        (breaks.clone(), Fake::says(200, "")),
-        (Fake::says(200, ""), breaks.clone()),
-    ] {
+    for (old, new) in [(breaks.clone(), Fake::says(200, "")), (Fake::says(200, ""), breaks.clone())]
+    {
         let rig = Rig::new(old, new).at(Stage::WriteBoth).await;
         let response = rig.send(put("/a", "v")).await.unwrap();
         let _ = response.into_body().collect().await;
@@ -241,14 +209,9 @@ async fn an_answer_that_breaks_off_leaves_the_key_dirty() {
 
 #[test]
 fn a_runtime_that_shuts_down_leaves_the_key_dirty() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let handle = runtime.block_on(async {
-        let rig = Rig::new(Fake::says(200, ""), Fake::hangs())
-            .at(Stage::WriteBoth)
-            .await;
+        let rig = Rig::new(Fake::says(200, ""), Fake::hangs()).at(Stage::WriteBoth).await;
         rig.ask(put("/a", "v")).await;
         rig.quiesce().await;
         rig.handle

@@ -29,9 +29,7 @@ const COLUMNS: [&str; 10] = [
 ];
 
 fn rows() -> Vec<Row<'static>> {
-    let mut tables = PAGE
-        .lines()
-        .skip_while(|line| !line.starts_with("| stage |"));
+    let mut tables = PAGE.lines().skip_while(|line| !line.starts_with("| stage |"));
     let cells = |line: &'static str| -> Vec<&'static str> {
         line.trim_matches('|').split('|').map(str::trim).collect()
     };
@@ -45,10 +43,7 @@ fn rows() -> Vec<Row<'static>> {
 
 impl Row<'_> {
     fn covers(&self, cell: [&str; 6]) -> bool {
-        self.cells
-            .iter()
-            .zip(cell)
-            .all(|(row, is)| *row == "any" || *row == is)
+        self.cells.iter().zip(cell).all(|(row, is)| *row == "any" || *row == is)
     }
 
     fn get(&self, column: &str) -> &str {
@@ -72,9 +67,7 @@ const WAYS: [Way; 12] = [
     ("error", "unknown", Fake::errs),
     ("panic", "unknown", Fake::panics),
     ("hang", "unknown", Fake::hangs),
-    ("not ready", "unknown", || {
-        Fake::says(200, "yes").never_ready()
-    }),
+    ("not ready", "unknown", || Fake::says(200, "yes").never_ready()),
 ];
 
 /// What a client got, in one word or two.
@@ -127,10 +120,8 @@ async fn every_cell_has_one_row_and_behaves_as_it_says() {
         // Not synced: as the row for `await-both` says.
         ("await-both", FailurePolicy::RequireBoth, false),
     ];
-    let orders = [
-        ("concurrent", WriteOrder::Concurrent),
-        ("authority-first", WriteOrder::AuthorityFirst),
-    ];
+    let orders =
+        [("concurrent", WriteOrder::Concurrent), ("authority-first", WriteOrder::AuthorityFirst)];
     let mut cells = 0;
     for stage in Stage::ALL {
         for operation in ["read", "write"] {
@@ -141,27 +132,16 @@ async fn every_cell_has_one_row_and_behaves_as_it_says() {
                 for (order_name, order) in orders {
                     for authority in &WAYS {
                         for other in &WAYS {
-                            let sided = if stage.is_two_sided() {
-                                "two-sided"
-                            } else {
-                                "one-sided"
-                            };
-                            let cell = [
-                                sided,
-                                operation,
-                                policy_name,
-                                order_name,
-                                authority.1,
-                                other.1,
-                            ];
+                            let sided =
+                                if stage.is_two_sided() { "two-sided" } else { "one-sided" };
+                            let cell =
+                                [sided, operation, policy_name, order_name, authority.1, other.1];
                             let of: Vec<_> = rows.iter().filter(|row| row.covers(cell)).collect();
                             let [row] = of[..] else {
                                 panic!("{} rows for {cell:?}", of.len());
                             };
-                            check(
-                                stage, operation, policy, synced, order, authority, other, row,
-                            )
-                            .await;
+                            check(stage, operation, policy, synced, order, authority, other, row)
+                                .await;
                             cells += 1;
                         }
                     }
@@ -172,10 +152,7 @@ async fn every_cell_has_one_row_and_behaves_as_it_says() {
     assert_eq!(cells, (4 * 3 + 1) * 2 * 2 * 12 * 12);
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one argument a dimension of the table"
-)]
+#[expect(clippy::too_many_arguments, reason = "one argument a dimension of the table")]
 async fn check(
     stage: Stage,
     operation: &str,
@@ -195,10 +172,8 @@ async fn check(
         Side::Old => (on_authority.clone(), on_other.clone()),
         Side::New => (on_other.clone(), on_authority.clone()),
     };
-    let limits = Limits::default()
-        .ready_timeout(SECOND)
-        .leg_timeout(SECOND * 2)
-        .abandon_after(SECOND * 10);
+    let limits =
+        Limits::default().ready_timeout(SECOND).leg_timeout(SECOND * 2).abandon_after(SECOND * 10);
     let rig = Rig::with(old, new, |layer| {
         let layer = layer.failure_policy(policy).write_order(order);
         layer.limits(limits).unwrap()
@@ -209,11 +184,7 @@ async fn check(
         rig.handle.advance().await.unwrap();
     }
 
-    let request = if operation == "read" {
-        get("/k")
-    } else {
-        put("/k", "v")
-    };
+    let request = if operation == "read" { get("/k") } else { put("/k", "v") };
     let got = got(&rig, request).await;
     // Everything that was started ends, or is given up.
     tokio::time::sleep(SECOND * 20).await;
@@ -237,11 +208,7 @@ async fn check(
         times(row.get("authority sees"), authority),
         "{name}: authority"
     );
-    assert_eq!(
-        on_other.count(),
-        times(row.get("other sees"), other),
-        "{name}: other"
-    );
+    assert_eq!(on_other.count(), times(row.get("other sees"), other), "{name}: other");
 
     let dirty = rig.handle.dirty_keys();
     match row.get("key") {

@@ -45,9 +45,7 @@ async fn writes_of_one_key_reach_each_side_one_after_the_other() {
 #[tokio::test]
 async fn other_keys_do_not_wait() {
     let (old, on_old, _) = stepped();
-    let rig = Rig::new(old, Fake::says(200, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(old, Fake::says(200, "")).at(Stage::WriteBoth).await;
     let mut hanging = Vec::new();
     for path in ["/a", "/b", "/a", "/c"] {
         hanging.push(tokio::spawn(rig.service.clone().call(put(path, path))));
@@ -78,22 +76,15 @@ async fn the_order_holds_across_a_change_of_roles() {
 async fn a_create_whose_key_is_learned_late_is_in_order_with_what_follows() {
     let old = Fake::new(|call| async move {
         let mut response = answer(if call.method == "POST" { 201 } else { 200 }, "");
-        response
-            .headers_mut()
-            .insert(header::LOCATION, "/things/1".parse().unwrap());
+        response.headers_mut().insert(header::LOCATION, "/things/1".parse().unwrap());
         Ok(response)
     });
     let (new, on_new, step) = stepped();
     let rig = Rig::new(old, new).at(Stage::WriteBoth).await;
-    rig.ask(Request::post("/things").body(body("create")).unwrap())
-        .await;
+    rig.ask(Request::post("/things").body(body("create")).unwrap()).await;
     rig.ask(put("/things/1", "change")).await;
     rig.quiesce().await;
-    assert_eq!(
-        *on_new.lock().unwrap(),
-        ["create"],
-        "the change waits for the create"
-    );
+    assert_eq!(*on_new.lock().unwrap(), ["create"], "the change waits for the create");
     step.add_permits(2);
     rig.quiesce().await;
     assert_eq!(*on_new.lock().unwrap(), ["create", "change"]);
@@ -104,16 +95,14 @@ async fn a_create_whose_key_is_learned_late_is_in_order_with_what_follows() {
 async fn several_keys_wait_for_each_and_never_for_each_other() {
     let (old, on_old, step) = stepped();
     let rig = Rig::with(old, Fake::says(200, ""), |layer| {
-        layer.keys(
-            |head: &tower_migration::protocol::Head<'_>, _: &bytes::Bytes| {
-                head.uri
-                    .path()
-                    .split('/')
-                    .filter(|part| !part.is_empty())
-                    .map(str::to_owned)
-                    .collect::<tower_migration::reconcile::Keys>()
-            },
-        )
+        layer.keys(|head: &tower_migration::protocol::Head<'_>, _: &bytes::Bytes| {
+            head.uri
+                .path()
+                .split('/')
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect::<tower_migration::reconcile::Keys>()
+        })
     })
     .at(Stage::WriteBoth)
     .await;
@@ -135,14 +124,11 @@ async fn a_key_whose_queue_is_full_turns_dirty_and_the_client_does_not_wait() {
     let skipped = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&skipped);
     let rig = Rig::with(Fake::says(200, ""), Fake::hangs(), |layer| {
-        layer
-            .limits(Limits::default().key_queue(2))
-            .unwrap()
-            .observer(move |event: &Event<'_>| {
-                if let Event::Disagreement(d) = event {
-                    sink.lock().unwrap().push(d.other_leg.detail.clone());
-                }
-            })
+        layer.limits(Limits::default().key_queue(2)).unwrap().observer(move |event: &Event<'_>| {
+            if let Event::Disagreement(d) = event {
+                sink.lock().unwrap().push(d.other_leg.detail.clone());
+            }
+        })
     })
     .at(Stage::WriteBoth)
     .await;
@@ -151,10 +137,7 @@ async fn a_key_whose_queue_is_full_turns_dirty_and_the_client_does_not_wait() {
     }
     rig.quiesce().await;
     assert_eq!(rig.new.count(), 1);
-    assert_eq!(
-        *skipped.lock().unwrap(),
-        [LegDetail::Skipped(SkippedLeg::KeyQueue)]
-    );
+    assert_eq!(*skipped.lock().unwrap(), [LegDetail::Skipped(SkippedLeg::KeyQueue)]);
     assert_eq!(rig.dirty(), ["/k"]);
     assert_eq!(rig.ask(put("/other", "")).await.0, 200);
     rig.quiesce().await;
@@ -164,11 +147,10 @@ async fn a_key_whose_queue_is_full_turns_dirty_and_the_client_does_not_wait() {
 #[tokio::test]
 async fn a_client_that_hangs_up_in_the_queue_does_not_break_it() {
     let (old, on_old, step) = stepped();
-    let rig = Rig::with(old, Fake::says(200, ""), |layer| {
-        layer.failure_policy(FailurePolicy::AwaitBoth)
-    })
-    .at(Stage::WriteBoth)
-    .await;
+    let rig =
+        Rig::with(old, Fake::says(200, ""), |layer| layer.failure_policy(FailurePolicy::AwaitBoth))
+            .at(Stage::WriteBoth)
+            .await;
     let first = tokio::spawn(rig.service.clone().call(put("/k", "1")));
     rig.quiesce().await;
     let mut second = task::spawn(rig.service.clone().call(put("/k", "2")));
@@ -179,11 +161,7 @@ async fn a_client_that_hangs_up_in_the_queue_does_not_break_it() {
     step.add_permits(3);
     first.await.unwrap().unwrap();
     third.await.unwrap().unwrap();
-    assert_eq!(
-        *on_old.lock().unwrap(),
-        ["1", "2", "3"],
-        "it had begun, so it was run"
-    );
+    assert_eq!(*on_old.lock().unwrap(), ["1", "2", "3"], "it had begun, so it was run");
 }
 
 /// Two stores that keep the last body by key and take a different time for each
@@ -201,9 +179,7 @@ async fn racing_writers_leave_the_two_stores_equal() {
                 let pause = random.lock().unwrap().u64(0..20);
                 tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
                 let text = String::from_utf8_lossy(&call.body).into_owned();
-                kept.lock()
-                    .unwrap()
-                    .insert(call.uri.path().to_owned(), text);
+                kept.lock().unwrap().insert(call.uri.path().to_owned(), text);
                 Ok(answer(200, ""))
             }
         });
@@ -220,9 +196,8 @@ async fn racing_writers_leave_the_two_stores_equal() {
         let mut random = fastrand::Rng::with_seed(3);
         let mut writes = Vec::new();
         for n in 0..400 {
-            let request = Request::put(format!("/{}", random.u8(0..4)))
-                .body(body(n.to_string()))
-                .unwrap();
+            let request =
+                Request::put(format!("/{}", random.u8(0..4))).body(body(n.to_string())).unwrap();
             writes.push(tokio::spawn(rig.service.clone().call(request)));
             tokio::time::sleep(std::time::Duration::from_millis(random.u64(0..5))).await;
         }
@@ -230,11 +205,7 @@ async fn racing_writers_leave_the_two_stores_equal() {
             write.await.unwrap().unwrap();
         }
         rig.handle.shutdown().await;
-        assert_eq!(
-            *in_old.lock().unwrap(),
-            *in_new.lock().unwrap(),
-            "{policy:?}"
-        );
+        assert_eq!(*in_old.lock().unwrap(), *in_new.lock().unwrap(), "{policy:?}");
         assert_eq!(in_old.lock().unwrap().len(), 4);
         assert!(rig.handle.dirty_keys().is_empty());
         assert_eq!(rig.side(Side::Old).count(), 400);

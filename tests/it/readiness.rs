@@ -25,9 +25,7 @@ async fn the_unneeded_side_is_never_polled_or_called() {
 
 #[tokio::test]
 async fn poll_ready_follows_the_authority_and_wakes_with_it() {
-    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, "")).at(Stage::WriteBoth).await;
     rig.new.set_ready(false);
     let mut service = rig.service.clone();
     let mut ready = task::spawn(service.ready());
@@ -54,9 +52,7 @@ async fn a_read_does_not_wait_for_the_other_sides_readiness() {
 
 #[tokio::test]
 async fn a_flip_between_poll_ready_and_call_is_handled_inside_the_future() {
-    let rig = Rig::new(Fake::says(200, "old"), Fake::says(200, "new"))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, "old"), Fake::says(200, "new")).at(Stage::WriteBoth).await;
     let mut service = rig.service.clone();
     service.ready().await.unwrap();
     // Ready on old; from here on new is the authority, and not ready yet.
@@ -124,15 +120,9 @@ async fn an_error_of_the_authoritys_readiness_is_the_services_own() {
 
 #[tokio::test(start_paused = true)]
 async fn the_other_leg_waits_for_readiness_within_its_own_limit() {
-    let rig = Rig::with(
-        Fake::says(200, ""),
-        Fake::says(200, "").never_ready(),
-        |layer| {
-            layer
-                .limits(Limits::default().ready_timeout(SECOND * 2))
-                .unwrap()
-        },
-    )
+    let rig = Rig::with(Fake::says(200, ""), Fake::says(200, "").never_ready(), |layer| {
+        layer.limits(Limits::default().ready_timeout(SECOND * 2)).unwrap()
+    })
     .at(Stage::WriteBoth)
     .await;
     rig.ask(put("/slow", "")).await;

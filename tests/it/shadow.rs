@@ -74,15 +74,10 @@ async fn equal_answers_match_on_both_two_sided_stages() {
         s.rig.handle.shutdown().await;
         assert_eq!(s.last(), Verdict::Match);
         let other = s.rig.side(stage.authority().other());
-        let [call] = &other.calls()[..] else {
-            panic!("one call")
-        };
+        let [call] = &other.calls()[..] else { panic!("one call") };
         assert_eq!(call.uri, "/a?b=c");
         let dispatch = call.dispatch.unwrap();
-        assert_eq!(
-            (dispatch.role, dispatch.side),
-            (Role::Shadow, stage.authority().other())
-        );
+        assert_eq!((dispatch.role, dispatch.side), (Role::Shadow, stage.authority().other()));
     }
 }
 
@@ -90,19 +85,11 @@ async fn equal_answers_match_on_both_two_sided_stages() {
 async fn a_difference_is_read_again_before_it_counts() {
     let s = Shadowed::new(Fake::says(200, "old"), Fake::says(404, "new")).await;
     let verdict = s.verdict_of(get("/a")).await;
-    let Verdict::Mismatch(diff) = verdict else {
-        panic!("{verdict}")
-    };
+    let Verdict::Mismatch(diff) = verdict else { panic!("{verdict}") };
     let what: Vec<_> = diff.differences().iter().map(|d| d.what.as_str()).collect();
     assert_eq!(what, ["status", "body at byte 0"]);
-    assert_eq!(
-        (s.rig.old.count(), s.rig.new.count()),
-        (3, 3),
-        "two times again, on both sides"
-    );
-    let [mismatch] = &s.rig.handle.recent_mismatches()[..] else {
-        panic!("one mismatch")
-    };
+    assert_eq!((s.rig.old.count(), s.rig.new.count()), (3, 3), "two times again, on both sides");
+    let [mismatch] = &s.rig.handle.recent_mismatches()[..] else { panic!("one mismatch") };
     assert_eq!(&*mismatch.request, "GET /a");
     assert_eq!(mismatch.keys.to_string(), "/a");
     assert_eq!((mismatch.authority, mismatch.rereads), (Side::Old, 2));
@@ -114,19 +101,12 @@ async fn what_heals_while_it_is_read_again_is_transient() {
     let times = Arc::new(Mutex::new(0));
     let new = Fake::new(move |_| {
         *times.lock().unwrap() += 1;
-        let text = if *times.lock().unwrap() == 1 {
-            "lagging"
-        } else {
-            "same"
-        };
+        let text = if *times.lock().unwrap() == 1 { "lagging" } else { "same" };
         async move { Ok(answer(200, text)) }
     });
     let s = Shadowed::new(Fake::says(200, "same"), new).await;
     let verdict = s.verdict_of(get("/a")).await;
-    assert_eq!(
-        verdict,
-        Verdict::Inconclusive(InconclusiveReason::Transient)
-    );
+    assert_eq!(verdict, Verdict::Inconclusive(InconclusiveReason::Transient));
     assert!(s.rig.handle.recent_mismatches().is_empty());
 }
 
@@ -149,12 +129,7 @@ async fn a_write_of_the_key_meanwhile_makes_a_difference_inconclusive() {
 
 #[tokio::test]
 async fn the_client_never_waits_for_the_other_side() {
-    for new in [
-        Fake::hangs(),
-        Fake::errs(),
-        Fake::panics(),
-        Fake::says(200, "").never_ready(),
-    ] {
+    for new in [Fake::hangs(), Fake::errs(), Fake::panics(), Fake::says(200, "").never_ready()] {
         let s = Shadowed::new(Fake::says(200, "old"), new).await;
         let mut read = task::spawn(s.rig.service.clone().call(get("/a")));
         let answer = assert_ready!(read.poll()).unwrap();
@@ -196,23 +171,17 @@ async fn comparers_compose_and_see_the_request() {
     let with_header = |value: &'static str, text: &'static str| {
         Fake::new(move |_| async move {
             let mut response = answer(200, text);
-            response
-                .headers_mut()
-                .insert(header::ETAG, value.parse().unwrap());
+            response.headers_mut().insert(header::ETAG, value.parse().unwrap());
             Ok(response)
         })
     };
-    let s = Shadowed::with(
-        with_header("1", "same"),
-        with_header("2", "same"),
-        |layer| {
-            layer.compare(Status.and(Headers::new([header::ETAG])).and(ExactBody).and(
-                |answers: &Answers<'_>| {
-                    Diff::when(answers.uri.path() == "/a", "mine", answers.method, "other")
-                },
-            ))
-        },
-    )
+    let s = Shadowed::with(with_header("1", "same"), with_header("2", "same"), |layer| {
+        layer.compare(Status.and(Headers::new([header::ETAG])).and(ExactBody).and(
+            |answers: &Answers<'_>| {
+                Diff::when(answers.uri.path() == "/a", "mine", answers.method, "other")
+            },
+        ))
+    })
     .await;
     let verdict = s.verdict_of(get("/a")).await;
     assert_eq!(
@@ -230,11 +199,7 @@ async fn only_successes_are_shadowed() {
         (304, SkipReason::NotModified),
     ] {
         let s = Shadowed::new(Fake::says(status, ""), Fake::says(200, "")).await;
-        assert_eq!(
-            s.verdict_of(get("/a")).await,
-            Verdict::Skipped(reason),
-            "{status}"
-        );
+        assert_eq!(s.verdict_of(get("/a")).await, Verdict::Skipped(reason), "{status}");
         assert_eq!(s.rig.new.count(), 0);
     }
     let s = Shadowed::new(Fake::errs(), Fake::says(200, "")).await;
@@ -251,11 +216,7 @@ async fn head_options_no_content_and_empty_answers_are_compared() {
         (Method::GET, 200, ""),
     ] {
         let s = Shadowed::new(Fake::says(status, text), Fake::says(status, text)).await;
-        let request = Request::builder()
-            .method(method.clone())
-            .uri("/a")
-            .body(body(""))
-            .unwrap();
+        let request = Request::builder().method(method.clone()).uri("/a").body(body("")).unwrap();
         let response = s.rig.send(request).await.unwrap();
         if method == Method::HEAD {
             // As hyper does: the body of an answer to HEAD is dropped unread.
@@ -283,21 +244,13 @@ async fn a_body_over_the_limit_is_skipped_and_reaches_the_client_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn over_the_bytes_of_all_captures_a_read_is_skipped() {
-    let s = Shadowed::with(
-        Fake::says(200, "12345"),
-        Fake::says(200, "12345"),
-        |layer| {
-            let limits = Limits::default().captured_body(6).captured_bytes(6);
-            layer.limits(limits).unwrap()
-        },
-    )
+    let s = Shadowed::with(Fake::says(200, "12345"), Fake::says(200, "12345"), |layer| {
+        let limits = Limits::default().captured_body(6).captured_bytes(6);
+        layer.limits(limits).unwrap()
+    })
     .await;
     let verdict = s.verdict_of(get("/a")).await;
-    assert_eq!(
-        verdict,
-        Verdict::Skipped(SkipReason::CapturedBytes),
-        "5 + 5 > 6"
-    );
+    assert_eq!(verdict, Verdict::Skipped(SkipReason::CapturedBytes), "5 + 5 > 6");
 }
 
 #[tokio::test(start_paused = true)]
@@ -366,11 +319,7 @@ async fn unsynced_sides_and_dirty_keys_are_read_but_not_judged() {
     assert_eq!(s.last(), Verdict::Skipped(SkipReason::Dirty));
     s.rig.ask(get("/")).await;
     s.rig.handle.shutdown().await;
-    assert_eq!(
-        s.last(),
-        Verdict::Skipped(SkipReason::Dirty),
-        "a list of what lies below"
-    );
+    assert_eq!(s.last(), Verdict::Skipped(SkipReason::Dirty), "a list of what lies below");
 }
 
 #[tokio::test(start_paused = true)]
@@ -379,16 +328,9 @@ async fn a_post_that_is_a_read_is_shadowed_with_its_body() {
         "/search" => Operation::Read,
         _ => ByMethod.classify(head),
     };
-    let s = Shadowed::with(
-        Fake::says(200, "found"),
-        Fake::says(200, "found"),
-        |layer| {
-            layer
-                .classify(search)
-                .limits(Limits::default().captured_body(16))
-                .unwrap()
-        },
-    )
+    let s = Shadowed::with(Fake::says(200, "found"), Fake::says(200, "found"), |layer| {
+        layer.classify(search).limits(Limits::default().captured_body(16)).unwrap()
+    })
     .await;
     let post = |text: &'static str| Request::post("/search").body(body(text)).unwrap();
     assert_eq!(s.verdict_of(post("query")).await, Verdict::Match);
@@ -400,21 +342,13 @@ async fn a_post_that_is_a_read_is_shadowed_with_its_body() {
     let put_there = Request::post("/other").body(body("")).unwrap();
     s.rig.ask(put_there).await;
     s.rig.quiesce().await;
-    assert_eq!(
-        s.rig.new.calls().last().unwrap().dispatch.unwrap().role,
-        Role::Other
-    );
+    assert_eq!(s.rig.new.calls().last().unwrap().dispatch.unwrap().role, Role::Other);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_rate_decides_how_many_and_changes_while_running() {
     let s = Shadowed::new(Fake::says(200, ""), Fake::says(200, "")).await;
-    for (rate, expected) in [
-        (0.0, 0..=0),
-        (0.25, 180..=320),
-        (1.0, 1000..=1000),
-        (0.0, 0..=0),
-    ] {
+    for (rate, expected) in [(0.0, 0..=0), (0.25, 180..=320), (1.0, 1000..=1000), (0.0, 0..=0)] {
         s.rig.handle.set_shadow_rate(rate).unwrap();
         let before = s.rig.new.count();
         for _ in 0..1000 {
@@ -429,15 +363,10 @@ async fn the_rate_decides_how_many_and_changes_while_running() {
 
 #[tokio::test(start_paused = true)]
 async fn recent_mismatches_are_bounded_and_the_newest() {
-    let handle = tower_migration::MigrationHandle::builder("x")
-        .recent_mismatches(3)
-        .build();
-    let rig = Rig::on(
-        handle.unwrap(),
-        Fake::says(200, "a"),
-        Fake::says(200, "b"),
-        |layer| layer.limits(Limits::default().rereads(0)).unwrap(),
-    );
+    let handle = tower_migration::MigrationHandle::builder("x").recent_mismatches(3).build();
+    let rig = Rig::on(handle.unwrap(), Fake::says(200, "a"), Fake::says(200, "b"), |layer| {
+        layer.limits(Limits::default().rereads(0)).unwrap()
+    });
     rig.walk(Stage::WriteBoth).await;
     rig.handle.set_shadow_rate(1.0).unwrap();
     for n in 0..5 {
@@ -452,33 +381,19 @@ async fn recent_mismatches_are_bounded_and_the_newest() {
 // === fallback ===
 
 async fn covered(old: Fake, new: Fake) -> Rig {
-    Rig::with(old, new, |layer| layer.read_fallback(SECOND).unwrap())
-        .at(Stage::WriteBoth)
-        .await
+    Rig::with(old, new, |layer| layer.read_fallback(SECOND).unwrap()).at(Stage::WriteBoth).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_read_that_the_authority_fails_is_answered_by_the_other_side() {
-    for old in [
-        Fake::says(503, "down"),
-        Fake::errs(),
-        Fake::panics(),
-        Fake::hangs(),
-    ] {
+    for old in [Fake::says(503, "down"), Fake::errs(), Fake::panics(), Fake::hangs()] {
         let rig = covered(old, Fake::says(200, "new")).await;
         let response = rig.send(get("/a")).await.unwrap();
-        assert_eq!(
-            response.extensions().get::<FallbackRead>().unwrap().side,
-            Side::New
-        );
+        assert_eq!(response.extensions().get::<FallbackRead>().unwrap().side, Side::New);
         assert_eq!(text(response).await, "new");
     }
     let rig = covered(Fake::says(404, "no"), Fake::says(200, "new")).await;
-    assert_eq!(
-        rig.ask(get("/a")).await,
-        (404, "no".to_owned()),
-        "404 is an answer"
-    );
+    assert_eq!(rig.ask(get("/a")).await, (404, "no".to_owned()), "404 is an answer");
     assert_eq!(rig.new.count(), 0);
 }
 
@@ -506,11 +421,7 @@ async fn without_a_good_other_side_the_authoritys_failure_stands() {
     rig.old.becomes(&Fake::says(503, "down"));
     rig.new.becomes(&Fake::says(200, "stale"));
     assert_eq!(rig.ask(get("/a")).await.0, 503);
-    assert_eq!(
-        rig.ask(get("/b")).await,
-        (200, "stale".to_owned()),
-        "another key is clean"
-    );
+    assert_eq!(rig.ask(get("/b")).await, (200, "stale".to_owned()), "another key is clean");
 
     // A write is under way.
     let (new, latch) = latched(200, "new");

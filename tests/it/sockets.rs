@@ -61,11 +61,7 @@ struct Slow {
 impl Slow {
     fn new() -> Self {
         let count = || Arc::new(AtomicUsize::new(0));
-        Self {
-            begun: count(),
-            ended: count(),
-            allowed: Arc::new(Semaphore::new(0)),
-        }
+        Self { begun: count(), ended: count(), allowed: Arc::new(Semaphore::new(0)) }
     }
 
     fn router(&self) -> Router {
@@ -83,10 +79,7 @@ impl Slow {
     }
 
     fn counts(&self) -> (usize, usize) {
-        (
-            self.begun.load(Ordering::SeqCst),
-            self.ended.load(Ordering::SeqCst),
-        )
+        (self.begun.load(Ordering::SeqCst), self.ended.load(Ordering::SeqCst))
     }
 }
 
@@ -97,9 +90,7 @@ async fn until(what: &str, check: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(LIMIT, wait)
-        .await
-        .unwrap_or_else(|_| panic!("{what}"));
+    timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 const WRITE: &[u8] =
@@ -122,31 +113,19 @@ async fn a_client_that_hangs_up_at_any_point_leaves_both_sides_or_neither() {
     // Before the body has come.
     let mut client = connect().await;
     client.write_all(b"ha").await.unwrap();
-    until("the write to be in flight", || {
-        handle.status().on_old.writes == 1
-    })
-    .await;
+    until("the write to be in flight", || handle.status().on_old.writes == 1).await;
     drop(client);
-    until("the write to be gone", || {
-        handle.status().on_old.writes == 0
-    })
-    .await;
+    until("the write to be gone", || handle.status().on_old.writes == 0).await;
     assert_eq!((old.counts(), new.counts()), ((0, 0), (0, 0)));
 
     // While both legs run.
     let mut client = connect().await;
     client.write_all(b"half").await.unwrap();
-    until("both legs to begin", || {
-        old.counts().0 == 1 && new.counts().0 == 1
-    })
-    .await;
+    until("both legs to begin", || old.counts().0 == 1 && new.counts().0 == 1).await;
     drop(client);
     old.allowed.add_permits(1);
     new.allowed.add_permits(1);
-    until("both legs to end", || {
-        old.counts().1 == 1 && new.counts().1 == 1
-    })
-    .await;
+    until("both legs to end", || old.counts().1 == 1 && new.counts().1 == 1).await;
 
     // Between the legs: old has answered, new has not.
     let mut client = connect().await;
@@ -183,13 +162,8 @@ async fn the_answer_comes_at_once_whatever_the_other_side_does() {
     let address = serve(Router::new().fallback_service(layer.layer(old.router()))).await;
     synced(&handle).await;
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<bytes::Bytes>>();
-    let write = Request::put(format!("http://{address}/k"))
-        .body(Full::from("half"))
-        .unwrap();
-    let answer = timeout(LIMIT, client.request(write))
-        .await
-        .unwrap()
-        .unwrap();
+    let write = Request::put(format!("http://{address}/k")).body(Full::from("half")).unwrap();
+    let answer = timeout(LIMIT, client.request(write)).await.unwrap().unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(new.counts().1, 0, "new still works on it");
     new.allowed.add_permits(1);
@@ -234,13 +208,9 @@ async fn bare_under_hyper_over_both_versions_of_http() {
             let client = Client::builder(TokioExecutor::new())
                 .http2_only(h2)
                 .build_http::<Full<bytes::Bytes>>();
-            let write = Request::post(format!("http://{address}/x"))
-                .body(Full::from("body"))
-                .unwrap();
-            let answer = timeout(LIMIT, client.request(write))
-                .await
-                .unwrap()
-                .unwrap();
+            let write =
+                Request::post(format!("http://{address}/x")).body(Full::from("body")).unwrap();
+            let answer = timeout(LIMIT, client.request(write)).await.unwrap().unwrap();
             let body = answer.into_body().collect().await.unwrap().to_bytes();
             assert_eq!(body, format!("{} {version} 4", stage.authority()));
         }
@@ -283,30 +253,17 @@ async fn a_web_socket_is_the_authoritys_alone_and_is_counted_while_it_is_open() 
     let mut seen = Vec::new();
     while !seen.ends_with(b"old") {
         let mut buffer = [0; 512];
-        let n = timeout(LIMIT, client.read(&mut buffer))
-            .await
-            .unwrap()
-            .unwrap();
+        let n = timeout(LIMIT, client.read(&mut buffer)).await.unwrap().unwrap();
         assert!(n > 0, "{}", String::from_utf8_lossy(&seen));
         seen.extend_from_slice(&buffer[..n]);
     }
-    assert!(
-        seen.starts_with(b"HTTP/1.1 101"),
-        "{}",
-        String::from_utf8_lossy(&seen)
-    );
+    assert!(seen.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&seen));
     assert_eq!(opened.load(Ordering::SeqCst), 1);
     assert_eq!(handle.status().upgraded_on_old, 1);
     let moved = handle.advance().await.unwrap();
-    assert_eq!(
-        moved.upgraded, 1,
-        "named by the step, and no reason to refuse it"
-    );
+    assert_eq!(moved.upgraded, 1, "named by the step, and no reason to refuse it");
     drop(client);
-    until("the socket to close", || {
-        handle.status().upgraded_on_old == 0
-    })
-    .await;
+    until("the socket to close", || handle.status().upgraded_on_old == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -339,10 +296,7 @@ async fn not_modified_no_content_head_and_huge_answers_pass_through_while_shadow
             .uri(format!("http://{address}/{path}"))
             .body(Full::default())
             .unwrap();
-        let answer = timeout(LIMIT, client.request(request))
-            .await
-            .unwrap()
-            .unwrap();
+        let answer = timeout(LIMIT, client.request(request)).await.unwrap().unwrap();
         assert_eq!(answer.status(), status, "{method} {path}");
         if method == "HEAD" && path == "text" {
             assert_eq!(answer.headers()["content-length"], "4");
@@ -351,11 +305,7 @@ async fn not_modified_no_content_head_and_huge_answers_pass_through_while_shadow
         assert_eq!(body.len(), length, "{method} {path}");
     }
     timeout(LIMIT, handle.shutdown()).await.unwrap();
-    assert!(
-        handle.recent_mismatches().is_empty(),
-        "{:?}",
-        handle.recent_mismatches()
-    );
+    assert!(handle.recent_mismatches().is_empty(), "{:?}", handle.recent_mismatches());
 }
 
 /// Writers and readers over sockets, on a runtime with threads, while the flag
@@ -376,14 +326,7 @@ async fn under_load_no_acknowledged_write_is_lost_while_the_flag_goes_there_and_
         };
         let read = move |axum::extract::Path(key): axum::extract::Path<String>| {
             let rows = Arc::clone(&get_rows);
-            async move {
-                rows.lock()
-                    .unwrap()
-                    .get(&key)
-                    .copied()
-                    .unwrap_or(0)
-                    .to_string()
-            }
+            async move { rows.lock().unwrap().get(&key).copied().unwrap_or(0).to_string() }
         };
         (Router::new().route("/{key}", put(write).get(read)), rows)
     };
@@ -425,10 +368,7 @@ async fn under_load_no_acknowledged_write_is_lost_while_the_flag_goes_there_and_
             }
             Ok::<(), std::convert::Infallible>(())
         };
-        handle
-            .copy_key(&format!("/{n}").as_str().into(), Side::Old, copy)
-            .await
-            .unwrap();
+        handle.copy_key(&format!("/{n}").as_str().into(), Side::Old, copy).await.unwrap();
     }
     handle.confirm_synced(Side::New).await.unwrap();
     for _ in 0..10 {

@@ -140,11 +140,7 @@ impl std::fmt::Debug for Fake {
 
 impl Clone for Fake {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            ready: false,
-            waiting: Mutex::default(),
-        }
+        Self { shared: Arc::clone(&self.shared), ready: false, waiting: Mutex::default() }
     }
 }
 
@@ -188,10 +184,7 @@ impl Service<Req> for Fake {
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        assert!(
-            std::mem::take(&mut self.ready),
-            "called without being polled ready"
-        );
+        assert!(std::mem::take(&mut self.ready), "called without being polled ready");
         let shared = Arc::clone(&self.shared);
         shared.alive.fetch_add(1, Ordering::SeqCst);
         let alive = Alive(Arc::clone(&shared));
@@ -267,12 +260,7 @@ impl Rig {
     ) -> Self {
         let layer = set(MigrationLayer::new(handle.clone(), new.clone()));
         let service = layer.layer(old.clone());
-        Self {
-            handle,
-            old,
-            new,
-            service,
-        }
+        Self { handle, old, new, service }
     }
 
     pub fn new(old: Fake, new: Fake) -> Self {
@@ -310,11 +298,7 @@ impl Rig {
     }
 
     pub fn dirty(&self) -> Vec<String> {
-        self.handle
-            .dirty_keys()
-            .iter()
-            .map(|d| d.key.to_string())
-            .collect()
+        self.handle.dirty_keys().iter().map(|d| d.key.to_string()).collect()
     }
 
     pub fn side(&self, side: Side) -> &Fake {
@@ -378,9 +362,7 @@ pub fn stepped() -> (Fake, Arc<Mutex<Vec<String>>>, Arc<Semaphore>) {
     let steps = Arc::new(Semaphore::new(0));
     let (note, step) = (Arc::clone(&seen), Arc::clone(&steps));
     let fake = Fake::new(move |call| {
-        note.lock()
-            .unwrap()
-            .push(String::from_utf8_lossy(&call.body).into_owned());
+        note.lock().unwrap().push(String::from_utf8_lossy(&call.body).into_owned());
         let step = Arc::clone(&step);
         async move {
             step.acquire().await.unwrap().forget();

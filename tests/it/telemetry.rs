@@ -55,27 +55,12 @@ async fn a_recorder_installed_after_the_layer_sees_everything() {
         ("stage{}", 1.0),
         ("synced{side=new}", 1.0),
         ("shadow_rate{}", 1.0),
-        (
-            "requests_total{side=old,role=authority,operation=read,outcome=applied}",
-            2.0,
-        ),
-        (
-            "requests_total{side=old,role=authority,operation=write,outcome=applied}",
-            1.0,
-        ),
-        (
-            "requests_total{side=new,role=other,operation=write,outcome=unknown}",
-            1.0,
-        ),
-        (
-            "requests_total{side=new,role=shadow,operation=read,outcome=applied}",
-            1.0,
-        ),
+        ("requests_total{side=old,role=authority,operation=read,outcome=applied}", 2.0),
+        ("requests_total{side=old,role=authority,operation=write,outcome=applied}", 1.0),
+        ("requests_total{side=new,role=other,operation=write,outcome=unknown}", 1.0),
+        ("requests_total{side=new,role=shadow,operation=read,outcome=applied}", 1.0),
         ("in_flight{side=old,role=authority,operation=write}", 0.0),
-        (
-            "duration_seconds{side=old,role=authority,operation=write}",
-            1.0,
-        ),
+        ("duration_seconds{side=old,role=authority,operation=write}", 1.0),
         ("duration_seconds{side=new,role=other,operation=write}", 1.0),
         ("duration_seconds{side=new,role=shadow,operation=read}", 1.0),
         ("disagreements_total{authority=applied,other=unknown}", 1.0),
@@ -98,9 +83,7 @@ async fn a_recorder_installed_before_the_layer_sees_everything_and_each_sample_o
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _installed = metrics::set_default_local_recorder(&recorder);
-    let rig = Rig::with(Fake::says(200, ""), Fake::says(200, ""), |layer| {
-        layer.durations(true)
-    });
+    let rig = Rig::with(Fake::says(200, ""), Fake::says(200, ""), |layer| layer.durations(true));
     for _ in 0..7 {
         rig.ask(get("/a")).await;
     }
@@ -109,15 +92,8 @@ async fn a_recorder_installed_before_the_layer_sees_everything_and_each_sample_o
     let seen = scrape(&snapshotter);
     let labels = "{side=old,role=authority,operation=read";
     let count = |name: &str| seen[&format!("tower_migration_{name}")];
-    assert_eq!(
-        count(&format!("requests_total{labels},outcome=applied}}")) as u64,
-        7
-    );
-    assert_eq!(
-        count(&format!("duration_seconds{labels}}}")) as u64,
-        7,
-        "not once a second"
-    );
+    assert_eq!(count(&format!("requests_total{labels},outcome=applied}}")) as u64, 7);
+    assert_eq!(count(&format!("duration_seconds{labels}}}")) as u64, 7, "not once a second");
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,10 +104,8 @@ async fn every_metric_that_is_published_is_in_the_documented_table() {
     let rig = Rig::new(Fake::says(200, ""), Fake::says(200, ""));
     traffic(&rig).await;
     let table = include_str!("../../src/telemetry/mod.rs");
-    let documented: Vec<_> = table
-        .lines()
-        .filter_map(|line| line.strip_prefix("//! | `")?.split('`').next())
-        .collect();
+    let documented: Vec<_> =
+        table.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next()).collect();
     let mut published: Vec<_> = snapshotter
         .snapshot()
         .into_vec()
@@ -145,13 +119,7 @@ async fn every_metric_that_is_published_is_in_the_documented_table() {
     published.dedup();
     let mut missing: Vec<_> = documented.clone();
     missing.retain(|name| !published.iter().any(|p| p == name));
-    assert!(
-        missing.is_empty(),
-        "documented and not published: {missing:?}"
-    );
+    assert!(missing.is_empty(), "documented and not published: {missing:?}");
     published.retain(|name| !documented.contains(&name.as_str()));
-    assert!(
-        published.is_empty(),
-        "published and not documented: {published:?}"
-    );
+    assert!(published.is_empty(), "published and not documented: {published:?}");
 }

@@ -42,26 +42,17 @@ async fn one_sided_requests_are_handed_on_untouched() {
     #[derive(Clone, Debug, PartialEq)]
     struct Mine(u8);
     let rig = Rig::with(Fake::says(200, "old"), Fake::panics(), |layer| {
-        layer
-            .prepare(|_| panic!("not in a one-sided stage"))
-            .strip_extension::<Mine>()
+        layer.prepare(|_| panic!("not in a one-sided stage")).strip_extension::<Mine>()
     });
     let mut request = put("/a?b=c", "body");
-    request
-        .headers_mut()
-        .insert(header::EXPECT, "100-continue".parse().unwrap());
+    request.headers_mut().insert(header::EXPECT, "100-continue".parse().unwrap());
     request.extensions_mut().insert(Mine(7));
     rig.ask(request).await;
-    let [call] = &rig.old.calls()[..] else {
-        panic!("one call")
-    };
+    let [call] = &rig.old.calls()[..] else { panic!("one call") };
     assert_eq!(call.dispatch, None);
     assert_eq!(call.extensions.get::<Mine>(), Some(&Mine(7)));
     assert_eq!(call.headers["expect"], "100-continue");
-    assert_eq!(
-        (call.uri.to_string().as_str(), &call.body[..]),
-        ("/a?b=c", &b"body"[..])
-    );
+    assert_eq!((call.uri.to_string().as_str(), &call.body[..]), ("/a?b=c", &b"body"[..]));
     assert_eq!(rig.new.polled(), 0);
 }
 
@@ -84,31 +75,19 @@ async fn both_sides_get_the_same_request_marked_with_its_leg() {
     .at(Stage::WriteBoth)
     .await;
     let mut request = put("/a?b=c", "body");
-    request
-        .headers_mut()
-        .insert(header::CONTENT_LENGTH, 4.into());
-    request
-        .headers_mut()
-        .insert(header::EXPECT, "100-continue".parse().unwrap());
+    request.headers_mut().insert(header::CONTENT_LENGTH, 4.into());
+    request.headers_mut().insert(header::EXPECT, "100-continue".parse().unwrap());
     request.extensions_mut().insert(Secret);
     request.extensions_mut().insert(Kept("yes"));
     rig.ask(request).await;
     rig.quiesce().await;
     for (side, role) in [(Side::Old, Role::Authority), (Side::New, Role::Other)] {
-        let [call] = &rig.side(side).calls()[..] else {
-            panic!("one call")
-        };
+        let [call] = &rig.side(side).calls()[..] else { panic!("one call") };
         let dispatch = call.dispatch.expect("marked");
-        assert_eq!(
-            (dispatch.stage, dispatch.side, dispatch.role),
-            (Stage::WriteBoth, side, role)
-        );
+        assert_eq!((dispatch.stage, dispatch.side, dispatch.role), (Stage::WriteBoth, side, role));
         assert_eq!(call.headers["x-leg"], format!("write-both; {side}; {role}"));
         assert_eq!(call.headers["x-id"], "17");
-        assert_eq!(
-            call.headers["content-length"], "12",
-            "put right after the hook"
-        );
+        assert_eq!(call.headers["content-length"], "12", "put right after the hook");
         assert!(!call.headers.contains_key("expect"));
         assert_eq!(call.body, "body stamped");
         assert_eq!(call.uri, "/a?b=c");
@@ -120,9 +99,7 @@ async fn both_sides_get_the_same_request_marked_with_its_leg() {
 #[tokio::test]
 async fn authority_wins_answers_while_the_other_leg_still_runs() {
     let (new, latch) = latched(200, "new");
-    let rig = Rig::new(Fake::says(200, "old"), new)
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, "old"), new).at(Stage::WriteBoth).await;
     assert_eq!(rig.ask(put("/a", "v")).await.1, "old");
     rig.quiesce().await;
     assert_eq!(rig.new.alive(), 1);
@@ -138,11 +115,9 @@ async fn authority_wins_answers_while_the_other_leg_still_runs() {
 async fn await_both_waits_for_the_other_leg_and_is_woken_by_it() {
     for policy in [FailurePolicy::AwaitBoth, FailurePolicy::RequireBoth] {
         let (new, latch) = latched(200, "new");
-        let rig = Rig::with(Fake::says(200, "old"), new, |layer| {
-            layer.failure_policy(policy)
-        })
-        .at(Stage::WriteBoth)
-        .await;
+        let rig = Rig::with(Fake::says(200, "old"), new, |layer| layer.failure_policy(policy))
+            .at(Stage::WriteBoth)
+            .await;
         let mut write = task::spawn(rig.service.clone().call(put("/a", "v")));
         assert_pending!(write.poll());
         rig.quiesce().await;
@@ -158,11 +133,9 @@ async fn await_both_waits_for_the_other_leg_and_is_woken_by_it() {
 async fn concurrent_legs_start_together_and_authority_first_ones_do_not() {
     for (order, started) in [(WriteOrder::Concurrent, 1), (WriteOrder::AuthorityFirst, 0)] {
         let (old, latch) = latched(200, "old");
-        let rig = Rig::with(old, Fake::says(200, "new"), |layer| {
-            layer.write_order(order)
-        })
-        .at(Stage::WriteBoth)
-        .await;
+        let rig = Rig::with(old, Fake::says(200, "new"), |layer| layer.write_order(order))
+            .at(Stage::WriteBoth)
+            .await;
         let mut write = task::spawn(rig.service.clone().call(put("/a", "v")));
         assert_pending!(write.poll());
         rig.quiesce().await;
@@ -179,21 +152,13 @@ async fn concurrent_legs_start_together_and_authority_first_ones_do_not() {
 async fn the_other_leg_can_be_built_from_the_authoritys_answer() {
     let old = Fake::new(|_| async {
         let mut created = answer(201, r#"{"id":17}"#);
-        created
-            .headers_mut()
-            .insert(header::LOCATION, "/things/17".parse().unwrap());
+        created.headers_mut().insert(header::LOCATION, "/things/17".parse().unwrap());
         Ok(created)
     });
     let rig = Rig::with(old, Fake::says(201, ""), |layer| {
         layer.other_leg(|mut request, answer| {
             assert_eq!(answer.body, r#"{"id":17}"#);
-            *request.uri_mut() = answer
-                .headers
-                .get("location")?
-                .to_str()
-                .ok()?
-                .parse()
-                .ok()?;
+            *request.uri_mut() = answer.headers.get("location")?.to_str().ok()?.parse().ok()?;
             *request.method_mut() = Method::PUT;
             Some(request)
         })
@@ -201,19 +166,10 @@ async fn the_other_leg_can_be_built_from_the_authoritys_answer() {
     .at(Stage::WriteBoth)
     .await;
     let post = Request::post("/things").body(body("{}")).unwrap();
-    assert_eq!(
-        rig.ask(post).await,
-        (201, r#"{"id":17}"#.to_owned()),
-        "all of it, after all"
-    );
+    assert_eq!(rig.ask(post).await, (201, r#"{"id":17}"#.to_owned()), "all of it, after all");
     rig.quiesce().await;
-    let [call] = &rig.new.calls()[..] else {
-        panic!("one call")
-    };
-    assert_eq!(
-        (&call.method, call.uri.path()),
-        (&Method::PUT, "/things/17")
-    );
+    let [call] = &rig.new.calls()[..] else { panic!("one call") };
+    assert_eq!((&call.method, call.uri.path()), (&Method::PUT, "/things/17"));
     assert_eq!(call.body, "{}");
     assert!(rig.handle.dirty_keys().is_empty());
 }
@@ -232,16 +188,12 @@ async fn a_hook_that_gives_no_request_leaves_the_key_dirty() {
 
 #[tokio::test]
 async fn an_answer_too_large_for_the_hook_still_reaches_the_client_whole() {
-    let rig = Rig::with(
-        Fake::says(200, "0123456789"),
-        Fake::says(200, ""),
-        |layer| {
-            layer
-                .other_leg(|request, _| Some(request))
-                .limits(Limits::default().captured_body(4))
-                .unwrap()
-        },
-    )
+    let rig = Rig::with(Fake::says(200, "0123456789"), Fake::says(200, ""), |layer| {
+        layer
+            .other_leg(|request, _| Some(request))
+            .limits(Limits::default().captured_body(4))
+            .unwrap()
+    })
     .at(Stage::WriteBoth)
     .await;
     assert_eq!(rig.ask(put("/a", "v")).await.1, "0123456789");
@@ -265,9 +217,7 @@ async fn a_disagreement_reaches_the_observer_with_everything_known() {
     rig.ask(put("/a", "v")).await;
     rig.quiesce().await;
     let seen = seen.lock().unwrap();
-    let [d] = &seen[..] else {
-        panic!("one disagreement")
-    };
+    let [d] = &seen[..] else { panic!("one disagreement") };
     assert_eq!(&*d.request, "PUT /a");
     assert_eq!(d.keys.to_string(), "/a");
     assert_eq!((d.stage, d.authority), (Stage::WriteBoth, Side::Old));
@@ -312,17 +262,13 @@ async fn an_observer_that_panics_harms_nobody() {
 #[tokio::test]
 async fn a_delete_agrees_with_not_found() {
     for (old, new) in [(204, 404), (404, 204), (410, 404), (200, 410)] {
-        let rig = Rig::new(Fake::says(old, ""), Fake::says(new, ""))
-            .at(Stage::WriteBoth)
-            .await;
+        let rig = Rig::new(Fake::says(old, ""), Fake::says(new, "")).at(Stage::WriteBoth).await;
         let delete = Request::delete("/a").body(body("")).unwrap();
         assert_eq!(rig.ask(delete).await.0, old);
         rig.quiesce().await;
         assert!(rig.handle.dirty_keys().is_empty(), "{old} {new}");
     }
-    let rig = Rig::new(Fake::says(200, ""), Fake::says(404, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(404, "")).at(Stage::WriteBoth).await;
     rig.ask(put("/a", "")).await;
     rig.quiesce().await;
     assert_eq!(rig.dirty(), ["/a"], "but only a delete does");
@@ -330,12 +276,9 @@ async fn a_delete_agrees_with_not_found() {
 
 #[tokio::test]
 async fn a_failed_write_without_a_key_makes_the_side_suspect() {
-    let rig = Rig::new(Fake::says(200, ""), Fake::says(500, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(500, "")).at(Stage::WriteBoth).await;
     assert!(rig.handle.status().sync.new.is_synced());
-    rig.ask(Request::post("/bulk").body(body("")).unwrap())
-        .await;
+    rig.ask(Request::post("/bulk").body(body("")).unwrap()).await;
     rig.quiesce().await;
     assert!(rig.handle.dirty_keys().is_empty());
     assert_eq!(rig.handle.status().sync.new.as_str(), "suspect");
@@ -348,16 +291,12 @@ async fn a_create_is_dirty_under_the_location_that_its_answer_names() {
     let created = |location: &'static str| {
         Fake::new(move |_| async move {
             let mut created = answer(201, "");
-            created
-                .headers_mut()
-                .insert(header::LOCATION, location.parse().unwrap());
+            created.headers_mut().insert(header::LOCATION, location.parse().unwrap());
             Ok(created)
         })
     };
     let post = || Request::post("/things").body(body("")).unwrap();
-    let rig = Rig::new(created("/things/1"), Fake::says(500, ""))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(created("/things/1"), Fake::says(500, "")).at(Stage::WriteBoth).await;
     rig.ask(post()).await;
     rig.quiesce().await;
     assert_eq!(rig.dirty(), ["/things/1"]);
@@ -366,40 +305,25 @@ async fn a_create_is_dirty_under_the_location_that_its_answer_names() {
     let rig = rig.at(Stage::WriteBoth).await;
     rig.ask(post()).await;
     rig.quiesce().await;
-    assert_eq!(
-        rig.dirty(),
-        Vec::<String>::new(),
-        "the same thing, said in two ways"
-    );
+    assert_eq!(rig.dirty(), Vec::<String>::new(), "the same thing, said in two ways");
 
-    let rig = Rig::new(created("/things/1"), created("/things/2"))
-        .at(Stage::WriteBoth)
-        .await;
+    let rig = Rig::new(created("/things/1"), created("/things/2")).at(Stage::WriteBoth).await;
     rig.ask(post()).await;
     rig.quiesce().await;
-    assert_eq!(
-        rig.dirty(),
-        ["/things/1", "/things/2"],
-        "each side gave its own id"
-    );
+    assert_eq!(rig.dirty(), ["/things/1", "/things/2"], "each side gave its own id");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_ends_the_waiting_and_not_the_leg() {
     let (old, latch) = latched(200, "old");
     let rig = Rig::with(old, Fake::says(200, ""), |layer| {
-        layer
-            .limits(Limits::default().leg_timeout(SECOND * 3))
-            .unwrap()
+        layer.limits(Limits::default().leg_timeout(SECOND * 3)).unwrap()
     })
     .at(Stage::WriteBoth)
     .await;
     let (status, problem) = rig.ask(put("/a", "v")).await;
     assert_eq!(status, 504);
-    assert!(
-        problem.contains(r#""type":"authority-timeout""#),
-        "{problem}"
-    );
+    assert!(problem.contains(r#""type":"authority-timeout""#), "{problem}");
     assert_eq!(rig.old.alive(), 1, "it goes on");
     assert_eq!(rig.dirty(), ["/a"]);
     assert_eq!(rig.handle.status().on_old.writes, 1, "and holds its mark");
@@ -412,9 +336,7 @@ async fn a_timeout_ends_the_waiting_and_not_the_leg() {
 #[tokio::test(start_paused = true)]
 async fn a_leg_is_given_up_after_a_longer_bound_and_lingers() {
     let rig = Rig::with(Fake::says(200, ""), Fake::hangs(), |layer| {
-        let limits = Limits::default()
-            .leg_timeout(SECOND)
-            .abandon_after(SECOND * 10);
+        let limits = Limits::default().leg_timeout(SECOND).abandon_after(SECOND * 10);
         layer.limits(limits).unwrap()
     })
     .at(Stage::WriteBoth)
@@ -431,10 +353,9 @@ async fn a_leg_is_given_up_after_a_longer_bound_and_lingers() {
 
 #[tokio::test]
 async fn over_the_bound_of_running_legs_the_key_turns_dirty_or_the_write_is_refused() {
-    for (policy, status, problem) in [
-        (FailurePolicy::AuthorityWins, 200, ""),
-        (FailurePolicy::RequireBoth, 503, "overloaded"),
-    ] {
+    for (policy, status, problem) in
+        [(FailurePolicy::AuthorityWins, 200, ""), (FailurePolicy::RequireBoth, 503, "overloaded")]
+    {
         let (new, latch) = latched(200, "");
         let rig = Rig::with(Fake::says(200, ""), new, |layer| {
             let limits = Limits::default().running_legs(1);
@@ -519,18 +440,14 @@ async fn a_key_can_be_anything_that_the_request_tells() {
         layer.keys_with_answer(
             |_: &tower_migration::protocol::Head<'_>, body: &Bytes| {
                 let names = String::from_utf8_lossy(body).into_owned();
-                names
-                    .split(',')
-                    .map(str::to_owned)
-                    .collect::<tower_migration::reconcile::Keys>()
+                names.split(',').map(str::to_owned).collect::<tower_migration::reconcile::Keys>()
             },
             |_, status, _| Some(format!("status {status}")),
         )
     })
     .at(Stage::WriteBoth)
     .await;
-    rig.ask(Request::post("/rename").body(body("b,a")).unwrap())
-        .await;
+    rig.ask(Request::post("/rename").body(body("b,a")).unwrap()).await;
     rig.quiesce().await;
     assert_eq!(rig.dirty(), ["a", "b", "status 200 OK"]);
 }

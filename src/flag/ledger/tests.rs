@@ -8,9 +8,7 @@ fn ledger() -> &'static Ledger {
 }
 
 fn admit(ledger: &'static Ledger, gate: &Gate, kind: Kind) -> Mark {
-    ledger
-        .admit(gate, gate.load(), kind)
-        .expect("nobody flips here")
+    ledger.admit(gate, gate.load(), kind).expect("nobody flips here")
 }
 
 #[tokio::test]
@@ -90,9 +88,7 @@ fn a_ledger_is_used_again_only_once_its_marks_are_gone() {
 fn marks_may_end_on_another_thread() {
     let ledger = ledger();
     let gate = Gate::new(Word::new(Stage::OldOnly, 1, 0));
-    let marks: Vec<_> = (0..8)
-        .map(|_| admit(ledger, &gate, Kind::write(Side::Old)))
-        .collect();
+    let marks: Vec<_> = (0..8).map(|_| admit(ledger, &gate, Kind::write(Side::Old))).collect();
     assert_eq!(ledger.writes(), 8);
     thread::scope(|scope| {
         for mark in marks {

@@ -6,6 +6,7 @@
 
 mod guard;
 mod leg;
+mod other_leg;
 mod read;
 mod record;
 mod shadow;

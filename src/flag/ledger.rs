@@ -32,6 +32,8 @@
 //! process holds as many as it ever had migrations alive at once, each a few
 //! kilobytes a core.
 
+mod kind;
+
 use std::{
     cell::Cell,
     sync::{
@@ -47,9 +49,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use self::kind::{ENDS, KINDS};
+pub(crate) use self::kind::{End, Kind};
 use super::gate::{Gate, Word};
 use crate::{
-    stage::{Operation, Outcome, Role, Side},
+    stage::{Role, Side},
     telemetry::{BUCKETS, bucket},
 };
 
@@ -58,98 +62,6 @@ pub(crate) const SLOTS: usize = 16;
 /// The row of reads and shadow reads, which have no epoch.
 const READS: usize = SLOTS;
 const ROWS: usize = SLOTS + 1;
-const KINDS: usize = 8;
-const ENDS: usize = 5;
-
-/// What a leg is, for counting: its side, and what it does there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Kind(u8);
-
-impl Kind {
-    pub(crate) const fn read(side: Side) -> Self {
-        Self(side as u8 * 4)
-    }
-
-    pub(crate) const fn write(side: Side) -> Self {
-        Self(side as u8 * 4 + 1)
-    }
-
-    /// The second leg of a dual write.
-    pub(crate) const fn other_write(side: Side) -> Self {
-        Self(side as u8 * 4 + 2)
-    }
-
-    pub(crate) const fn shadow(side: Side) -> Self {
-        Self(side as u8 * 4 + 3)
-    }
-
-    pub(crate) const fn authority(operation: Operation, side: Side) -> Self {
-        match operation {
-            Operation::Read => Self::read(side),
-            Operation::Write => Self::write(side),
-        }
-    }
-
-    pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (0..KINDS as u8).map(Self)
-    }
-
-    pub(crate) const fn side(self) -> Side {
-        if self.0 < 4 { Side::Old } else { Side::New }
-    }
-
-    pub(crate) const fn operation(self) -> Operation {
-        if self.is_write() { Operation::Write } else { Operation::Read }
-    }
-
-    pub(crate) const fn role(self) -> Role {
-        match self.0 % 4 {
-            0 | 1 => Role::Authority,
-            2 => Role::Other,
-            _ => Role::Shadow,
-        }
-    }
-
-    const fn is_write(self) -> bool {
-        matches!(self.0 % 4, 1 | 2)
-    }
-
-    const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// How a leg ended, for counting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Applied,
-    Refused,
-    Unknown,
-    /// The client went away before the answer's head.
-    Dropped,
-    /// The leg was admitted and then not needed. Not published.
-    Unused,
-}
-
-impl End {
-    pub(crate) const PUBLISHED: [(Self, &'static str); 4] = [
-        (Self::Applied, "applied"),
-        (Self::Refused, "refused"),
-        (Self::Unknown, "unknown"),
-        (Self::Dropped, "dropped"),
-    ];
-}
-
-impl From<Outcome> for End {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Applied => Self::Applied,
-            Outcome::Refused => Self::Refused,
-            Outcome::Unknown => Self::Unknown,
-            Outcome::NotRun => Self::Unused,
-        }
-    }
-}
 
 /// One thread's counters, on cache lines of their own.
 #[repr(align(128))]

@@ -1,18 +1,22 @@
 //! The read-write flag: the handle, who is in flight, the rules of a flip, and
 //! where the flag is kept.
 
+mod admission;
 mod blocked;
 mod core;
 mod gate;
 mod handle;
 mod ledger;
 mod options;
+mod publisher;
+mod sides;
 mod status;
 mod steps;
 mod store;
 
+pub(crate) use self::admission::{Admission, Plan};
 pub use self::blocked::{Blocked, Reason};
-pub(crate) use self::core::{Admission, Core, Plan};
+pub(crate) use self::core::Core;
 pub(crate) use self::gate::Word;
 pub use self::handle::MigrationHandle;
 pub(crate) use self::ledger::{End, Kind, Ledger, Mark};

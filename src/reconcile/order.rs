@@ -11,9 +11,10 @@
 //!
 //! The table has an entry only for keys that somebody is using.
 
+mod observation;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -22,6 +23,7 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
+pub(crate) use self::observation::Observation;
 use super::{Key, Keys};
 use crate::stage::Side;
 
@@ -198,31 +200,6 @@ impl KeyOrder {
         }
     }
 
-    /// Begins to watch `keys` for writes that race a read. No key watches all.
-    pub(crate) fn observe(self: &Arc<Self>, keys: &Keys) -> Observation {
-        let mut table = self.lock();
-        let mut raced = table.running_keyless > 0;
-        let mut turns = Vec::with_capacity(keys.len());
-        if keys.is_empty() {
-            raced |= table.running > 0;
-        }
-        for key in keys {
-            let entry = table.entries.entry(key.clone()).or_default();
-            entry.observers += 1;
-            raced |= entry.has_legs();
-            turns.push(entry.turns);
-            raced |= table.legs_below(key);
-        }
-        Observation {
-            begun: table.begun,
-            begun_keyless: table.begun_keyless,
-            order: Arc::clone(self),
-            keys: keys.clone(),
-            turns,
-            raced,
-        }
-    }
-
     /// Keys with a leg running or queued on `side`, and whether a leg without
     /// a key runs anywhere.
     pub(crate) fn running_on(&self, side: Side) -> (Vec<Key>, bool) {
@@ -311,14 +288,6 @@ impl KeyOrder {
 }
 
 impl Table {
-    fn legs_below(&self, key: &Key) -> bool {
-        let prefix = key.prefix_below();
-        self.entries
-            .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
-            .take_while(|(below, _)| below.as_str().starts_with(&prefix))
-            .any(|(_, entry)| entry.has_legs())
-    }
-
     fn leave(&mut self, id: u64, keys: &Keys, side: Side) {
         self.running -= 1;
         if keys.is_empty() {
@@ -373,49 +342,6 @@ impl Drop for Place {
         self.own_ended.store(true, Ordering::Release);
         self.order.lock().leave(self.id, &self.keys, self.side);
         self.order.left.notify_waiters();
-    }
-}
-
-/// A read's watch over its keys: did a write's leg run in between?
-#[derive(Debug)]
-pub(crate) struct Observation {
-    order: Arc<KeyOrder>,
-    keys: Keys,
-    begun: u64,
-    begun_keyless: u64,
-    turns: Vec<[u64; 2]>,
-    raced: bool,
-}
-
-impl Observation {
-    /// Whether a leg that could have changed the answer ran since the start,
-    /// or was running then.
-    pub(crate) fn raced(&self) -> bool {
-        if self.raced {
-            return true;
-        }
-        let table = self.order.lock();
-        if self.keys.is_empty() {
-            return table.begun != self.begun;
-        }
-        table.begun_keyless != self.begun_keyless
-            || self.keys.iter().zip(&self.turns).any(|(key, turns)| {
-                table.entries.get(key).is_none_or(|entry| entry.turns != *turns)
-            })
-    }
-}
-
-impl Drop for Observation {
-    fn drop(&mut self) {
-        let mut table = self.order.lock();
-        for key in &self.keys {
-            if let Some(entry) = table.entries.get_mut(key) {
-                entry.observers -= 1;
-                if entry.is_idle() {
-                    table.entries.remove(key);
-                }
-            }
-        }
     }
 }
 

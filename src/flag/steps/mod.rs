@@ -14,20 +14,24 @@
 //! Until the record is written, dropping the caller's future (or any failure)
 //! puts everything back. From then on a task of its own finishes the step.
 
+mod held;
+mod hurried;
+
 use std::{
     future::poll_fn,
     pin::pin,
     sync::{Arc, atomic::Ordering},
     task::Poll,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
     sync::OwnedMutexGuard,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
-use super::{Blocked, Core, Forced, Moved, Reason, Record, StoreError, Word};
+use self::held::Commit;
+use super::{Blocked, Core, Moved, Reason, Record, StoreError, Word};
 use crate::{
     reconcile::{Key, RightSide},
     stage::{Passage, Permission, Side, Stage, SyncState, Urgency, passage, permission},
@@ -53,12 +57,6 @@ impl Target {
 
 /// The right to move the flag.
 type Turn = OwnedMutexGuard<()>;
-
-/// How many forced stages the status remembers.
-const FORCED: usize = 16;
-
-/// How long to wait before a record that could not be written is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 
 impl Core {
     pub(super) async fn step(
@@ -122,7 +120,7 @@ impl Core {
         Err(Blocked::new(stage, target.from(stage), vec![Reason::Busy]))
     }
 
-    async fn overtake(&self) -> Turn {
+    pub(super) async fn overtake(&self) -> Turn {
         struct Overtaking<'a>(&'a Core);
         impl Drop for Overtaking<'_> {
             fn drop(&mut self) {
@@ -136,7 +134,7 @@ impl Core {
     }
 
     /// Everything that stands against a step right now.
-    fn check(&self, needs: Permission) -> Result<(), Vec<Reason>> {
+    pub(super) fn check(&self, needs: Permission) -> Result<(), Vec<Reason>> {
         let mut reasons = Vec::new();
         if let Some(side) = needs.synced {
             let state = self.sync().get(side);
@@ -166,7 +164,7 @@ impl Core {
     }
 
     /// Waits for the writes of earlier epochs, at most `limit`.
-    async fn wait_settled(&self, limit: Duration) -> Result<(), Reason> {
+    pub(super) async fn wait_settled(&self, limit: Duration) -> Result<(), Reason> {
         let began = Instant::now();
         let mut settled = pin!(self.ledger.settled(|| self.word().slot()));
         let mut overtaken = pin!(self.is_overtaken());
@@ -183,7 +181,7 @@ impl Core {
         })
     }
 
-    async fn is_overtaken(&self) {
+    pub(super) async fn is_overtaken(&self) {
         loop {
             let mut overtaken = pin!(self.overtaken.notified());
             overtaken.as_mut().enable();
@@ -194,128 +192,7 @@ impl Core {
         }
     }
 
-    /// The flip under which writes are held.
-    async fn held(
-        self: &Arc<Self>,
-        turn: Turn,
-        to: Stage,
-        needs: Permission,
-    ) -> Result<Moved, Vec<Reason>> {
-        let mut restore = Restore { core: Arc::clone(self), held: None, armed: true };
-        self.open_epoch(Word::raised).map_err(|r| vec![r])?;
-        self.wait_settled(self.options.step_deadline).await.map_err(|r| vec![r])?;
-
-        restore.held = Some(Instant::now());
-        self.open_epoch(|word| word.raised().holding()).map_err(|r| vec![r])?;
-        self.wait_settled(self.options.hold).await.map_err(|reason| {
-            vec![match reason {
-                Reason::NotSettled { writes, waited } => {
-                    Reason::HoldTooLong { writes, held: waited }
-                }
-                other => other,
-            }]
-        })?;
-        self.check(needs)?;
-        let slot = self.slot().map_err(|r| vec![r])?;
-        let core = Arc::clone(self);
-        Commit { core, turn, to, slot, restore: Some(restore) }.run().await
-    }
-
-    /// The emergency exit: flips at once, then writes the record. Until that
-    /// is durable, writes wait for both legs.
-    async fn exit(self: &Arc<Self>, turn: Turn, to: Stage) -> Moved {
-        let from = self.word().stage();
-        // An epoch that shares its slot with the last one makes `settled` wait
-        // for more than it must, never for less.
-        let slot = self.slot().unwrap_or_else(|_| self.word().slot());
-        let epoch = self.word().epoch() + 1;
-        self.flip(Word::new(to, epoch, slot).raised());
-        let tainted = self.taint(to.authority());
-        let moved = self.moved(from, Duration::ZERO, tainted);
-        tracing::warn!(
-            target: "tower_migration",
-            migration = %self.name(),
-            tainted = moved.tainted.len(),
-            "rolled back at once; keys in flight are dirty"
-        );
-        let (tell, told) = tokio::sync::oneshot::channel::<()>();
-        tokio::spawn(Arc::clone(self).put_on_record(turn, to, epoch, tell));
-        // Resolves with an error once the record is written or has failed.
-        let _ = told.await;
-        moved
-    }
-
-    /// Writes the record of a flip that has happened already, however long it
-    /// takes. Gives way to a forced step, which writes its own.
-    async fn put_on_record(
-        self: Arc<Self>,
-        mut turn: Turn,
-        stage: Stage,
-        epoch: u64,
-        tell: tokio::sync::oneshot::Sender<()>,
-    ) {
-        let mut tell = Some(tell);
-        while let Err(error) = self.save(stage, epoch).await {
-            tracing::error!(
-                target: "tower_migration",
-                migration = %self.name(),
-                error = &error as &dyn std::error::Error,
-                "the stage is not on record: writes wait for both sides until it is"
-            );
-            tell.take();
-            if timeout_at(Instant::now() + RETRY, self.is_overtaken()).await.is_ok() {
-                drop(turn);
-                sleep(RETRY).await;
-                turn = Arc::clone(&self.step).lock_owned().await;
-                if self.word().stage() != stage {
-                    return;
-                }
-            }
-        }
-        // Nobody else can have moved the flag: this task holds the turn. No slot
-        // free leaves the raise on, which is slow, not wrong.
-        let _ = self.open_epoch(|word| word);
-        drop(turn);
-        drop(tell);
-    }
-
-    pub(super) async fn force_to(
-        self: &Arc<Self>,
-        to: Stage,
-        reason: String,
-    ) -> Result<Moved, Blocked> {
-        self.ensure_published();
-        let turn = self.overtake().await;
-        let from = self.word().stage();
-        tracing::warn!(
-            target: "tower_migration",
-            migration = %self.name(), %from, %to, reason,
-            "FORCED: checks are skipped, data may be lost or stale"
-        );
-        {
-            let mut forced = self.forced.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if forced.len() >= FORCED {
-                forced.remove(0);
-            }
-            forced.push(Forced { from, to, reason, at: SystemTime::now() });
-        }
-        if from == to {
-            return Ok(self.moved(from, Duration::ZERO, Vec::new()));
-        }
-        if passage(from, to, Urgency::Emergency) == Passage::Emergency {
-            return Ok(self.exit(turn, to).await);
-        }
-        let slot = self.slot().unwrap_or_else(|_| self.word().slot());
-        let commit = Commit { core: Arc::clone(self), turn, to, slot, restore: None };
-        let mut moved =
-            commit.run().await.map_err(|reasons| Blocked::new(from, Some(to), reasons))?;
-        if from.authority() != to.authority() {
-            moved.tainted = self.taint(to.authority());
-        }
-        Ok(moved)
-    }
-
-    pub(super) async fn confirm(&self, side: Side) -> Result<(), Blocked> {
+    pub(in crate::flag) async fn confirm(&self, side: Side) -> Result<(), Blocked> {
         let stage = self.word().stage();
         let blocked = |reason| Blocked::new(stage, None, vec![reason]);
         let Ok(_turn) = self.step.try_lock() else {
@@ -362,19 +239,19 @@ impl Core {
 
     // === the parts of a step ===
 
-    fn slot(&self) -> Result<usize, Reason> {
+    pub(super) fn slot(&self) -> Result<usize, Reason> {
         self.ledger.free_slot(self.word().slot()).ok_or(Reason::TooManyEpochs)
     }
 
     /// Opens an epoch in the present stage.
-    fn open_epoch(&self, flags: impl FnOnce(Word) -> Word) -> Result<(), Reason> {
+    pub(super) fn open_epoch(&self, flags: impl FnOnce(Word) -> Word) -> Result<(), Reason> {
         let slot = self.slot()?;
         let now = self.word();
         self.set_word(flags(Word::new(now.stage(), now.epoch() + 1, slot)));
         Ok(())
     }
 
-    fn set_word(&self, word: Word) {
+    pub(super) fn set_word(&self, word: Word) {
         self.gate().store(word);
         self.ledger.look_again();
         if !word.holds() {
@@ -382,12 +259,12 @@ impl Core {
         }
     }
 
-    async fn save(&self, stage: Stage, epoch: u64) -> Result<(), StoreError> {
+    pub(super) async fn save(&self, stage: Stage, epoch: u64) -> Result<(), StoreError> {
         let sync = self.sync().entering(stage);
         self.store.save(Record { stage, epoch, sync, clean: false }).await
     }
 
-    fn flip(&self, word: Word) {
+    pub(super) fn flip(&self, word: Word) {
         let from = self.word().stage();
         let to = word.stage();
         self.set_sync_table(self.sync().entering(to));
@@ -411,7 +288,7 @@ impl Core {
         );
     }
 
-    fn moved(&self, from: Stage, held: Duration, tainted: Vec<Key>) -> Moved {
+    pub(super) fn moved(&self, from: Stage, held: Duration, tainted: Vec<Key>) -> Moved {
         let word = self.word();
         let upgraded = self.upgraded.iter().map(|n| n.load(Ordering::Relaxed)).sum();
         if upgraded > 0 && word.stage() != from {
@@ -423,61 +300,5 @@ impl Core {
             );
         }
         Moved { from, to: word.stage(), epoch: word.epoch(), held, tainted, upgraded }
-    }
-}
-
-/// Puts the stage back as it was, without raise and hold, unless disarmed.
-struct Restore {
-    core: Arc<Core>,
-    held: Option<Instant>,
-    armed: bool,
-}
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        if self.core.open_epoch(|word| word).is_err() {
-            // Every slot is in use: stay in this one.
-            let now = self.core.word();
-            self.core.set_word(Word::new(now.stage(), now.epoch() + 1, now.slot()));
-        }
-    }
-}
-
-/// The end of a step, from the record on.
-struct Commit {
-    core: Arc<Core>,
-    turn: Turn,
-    to: Stage,
-    slot: usize,
-    restore: Option<Restore>,
-}
-
-impl Commit {
-    /// In a task of its own: once the record may be written, nobody's dropped
-    /// future can leave the flag behind it.
-    async fn run(self) -> Result<Moved, Vec<Reason>> {
-        let task = tokio::spawn(async move {
-            let Self { core, turn, to, slot, mut restore } = self;
-            let word = core.word();
-            let epoch = word.epoch() + 1;
-            if let Err(error) = core.save(to, epoch).await {
-                return Err(vec![Reason::Store(error)]);
-            }
-            core.flip(Word::new(to, epoch, slot));
-            let held = restore.as_mut().and_then(|restore| {
-                restore.armed = false;
-                restore.held.map(|since| since.elapsed())
-            });
-            drop(turn);
-            Ok(core.moved(word.stage(), held.unwrap_or_default(), Vec::new()))
-        });
-        match task.await {
-            Ok(result) => result,
-            // The runtime is shutting down, or the store panicked.
-            Err(error) => Err(vec![Reason::Store(StoreError::new(error))]),
-        }
     }
 }

@@ -1,0 +1,220 @@
+//! Reading the other side, comparing, and reading again.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+use tower_service::Service;
+
+use super::{super::Ready, Shadow};
+use crate::{
+    body::{CaptureError, Lease},
+    compare::{Diff, FailReason, InconclusiveReason, SkipReason, Verdict},
+    protocol::Seam,
+    reconcile::Observation,
+    stage::Side,
+};
+
+/// How far a shadow read has come; what a deadline means depends on it.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    phase: AtomicU8,
+    pub(super) rereads: AtomicU32,
+    /// In microseconds; 0: no head has come.
+    pub(super) other_took: AtomicU32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    Request,
+    Ready,
+    Call,
+    Answer,
+    Again,
+}
+
+impl Progress {
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn is(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::Relaxed) == phase as u8
+    }
+}
+
+/// A verdict, and an error's text.
+pub(super) type Found = (Verdict, Option<String>);
+
+pub(super) fn skipped(reason: SkipReason) -> Found {
+    (Verdict::Skipped(reason), None)
+}
+
+pub(super) fn failed(reason: FailReason) -> Found {
+    (Verdict::Failed(reason), None)
+}
+
+impl<P: Send + Sync + 'static> Shadow<P> {
+    pub(super) async fn read<A, O, Req>(
+        &self,
+        authority: Ready<A>,
+        other: Ready<O>,
+        watched: P::Watched,
+        pending: P::Pending,
+        raced: Observation,
+        label: &mut Arc<str>,
+    ) -> Found
+    where
+        P: Seam<Req, A::Response>,
+        A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send> + Clone + Send,
+        O: Service<Req, Response = A::Response, Error = A::Error, Future: Send> + Clone + Send,
+        Req: Send,
+    {
+        let protocol = &self.settings.protocol;
+        let core = &self.settings.core;
+        let other_side = self.stage.authority().other();
+        self.progress.enter(Phase::Request);
+        let whole = match protocol.watched(watched).await {
+            Ok(whole) => whole,
+            Err(CaptureError::TooLarge) => return skipped(SkipReason::RequestTooLarge),
+            Err(error) => return skipped(lost(error)),
+        };
+        *label = protocol.label(&whole);
+
+        let other_again = other.again();
+        let theirs = match self.ask(other, other_side, &whole).await {
+            Ok((answer, took)) => {
+                let took = u32::try_from(took.as_micros());
+                self.progress.other_took.store(took.unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
+                answer
+            }
+            Err(found) => return found,
+        };
+        self.progress.enter(Phase::Answer);
+        let (mine, lease) = match P::pending(pending).await {
+            Ok(captured) => captured,
+            Err(error) => return skipped(lost(error)),
+        };
+        core.counters.captured(lease.bytes());
+        // Only now: what was dirty or unsynced while the sides were read.
+        if !core.is_synced(other_side) {
+            return skipped(SkipReason::Unsynced);
+        }
+        if core.touches_dirty(&self.keys) {
+            return skipped(SkipReason::Dirty);
+        }
+        let mut diff = match self.compare(&whole, &mine, &theirs.0) {
+            Ok(diff) => diff,
+            Err(found) => return found,
+        };
+        if diff.is_empty() {
+            return (Verdict::Match, None);
+        }
+        if raced.raced() {
+            return (Verdict::Inconclusive(InconclusiveReason::Raced), None);
+        }
+        drop((raced, mine, theirs, lease));
+        let mut pause = self.settings.limits.reread_pause;
+        for _ in 0..self.settings.limits.rereads {
+            self.progress.enter(Phase::Again);
+            sleep(pause).await;
+            pause = pause.saturating_mul(2);
+            self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+            let raced = core.order.observe(&self.keys);
+            let authority_side = other_side.other();
+            let asked = self.ask(authority.again(), authority_side, &whole).await;
+            let Ok((mine, _)) = asked else {
+                return skipped(SkipReason::AuthorityFailed);
+            };
+            let theirs = match self.ask(other_again.again(), other_side, &whole).await {
+                Ok((captured, _)) => captured,
+                Err(found) => return found,
+            };
+            diff = match self.compare(&whole, &mine.0, &theirs.0) {
+                Ok(diff) => diff,
+                Err(found) => return found,
+            };
+            if diff.is_empty() {
+                return (Verdict::Inconclusive(InconclusiveReason::Transient), None);
+            }
+            if raced.raced() {
+                return (Verdict::Inconclusive(InconclusiveReason::Raced), None);
+            }
+            if core.touches_dirty(&self.keys) {
+                return skipped(SkipReason::Dirty);
+            }
+        }
+        (Verdict::Mismatch(diff), None)
+    }
+
+    /// One side's answer, whole, and how long its head took.
+    async fn ask<S, Req>(
+        &self,
+        mut service: Ready<S>,
+        side: Side,
+        whole: &P::Whole,
+    ) -> Result<((P::Captured, Lease), Duration), Found>
+    where
+        P: Seam<Req, S::Response>,
+        S: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send> + Send,
+        Req: Send,
+    {
+        let protocol = &self.settings.protocol;
+        let limits = &self.settings.limits;
+        let first = !self.progress.is(Phase::Again);
+        if first {
+            self.progress.enter(Phase::Ready);
+        }
+        let error = |error: S::Error| (Verdict::Failed(FailReason::Error), Some(error.to_string()));
+        service.ready().await.map_err(error)?;
+        if first {
+            self.progress.enter(Phase::Call);
+        }
+        let began = Instant::now();
+        let answer =
+            service.call(protocol.copy(whole, self.dispatch(side))).await.map_err(error)?;
+        let took = began.elapsed();
+        let lease = Arc::clone(&self.settings.core.captured).lease(limits.captured_bytes);
+        match protocol.capture(whole, answer, limits.captured_body, lease).await {
+            Ok((captured, lease)) => {
+                self.settings.core.counters.captured(lease.bytes());
+                Ok(((captured, lease), took))
+            }
+            Err(CaptureError::Gone | CaptureError::Broken) => Err(failed(FailReason::BodyFailed)),
+            Err(error) => Err(skipped(lost(error))),
+        }
+    }
+
+    fn compare<Req, Res>(
+        &self,
+        whole: &P::Whole,
+        mine: &P::Captured,
+        theirs: &P::Captured,
+    ) -> Result<Diff, Found>
+    where
+        P: Seam<Req, Res>,
+    {
+        let protocol = &self.settings.protocol;
+        let compare = || protocol.compare(whole, mine, theirs);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(compare)).map_err(|_| {
+            tracing::error!(target: "tower_migration", "a comparer panicked");
+            failed(FailReason::ComparerPanicked)
+        })
+    }
+}
+
+const fn lost(error: CaptureError) -> SkipReason {
+    match error {
+        CaptureError::TooLarge => SkipReason::AnswerTooLarge,
+        CaptureError::NoRoom => SkipReason::CapturedBytes,
+        CaptureError::Gone => SkipReason::ClientGone,
+        CaptureError::Broken => SkipReason::AnswerBroken,
+    }
+}

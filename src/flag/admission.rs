@@ -1,0 +1,94 @@
+//! How a request comes in: one word, one or more marks.
+
+use super::{
+    Core, Word,
+    ledger::{Kind, Mark},
+};
+use crate::stage::Operation;
+
+/// How a request was admitted: what it goes by until its end.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) word: Word,
+    /// The mark of the leg on the authority.
+    pub(crate) authority: Mark,
+    /// The mark of the leg on the other side, where there may be one.
+    pub(crate) other: Option<Mark>,
+    /// A shadow's marks: on the other side, and on the authority, since it may
+    /// read both again.
+    pub(crate) shadows: Option<[Mark; 2]>,
+}
+
+/// Which legs a request may have besides the authority's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Plan {
+    /// One on the other side: a write's, or a read's that covers for the
+    /// authority.
+    pub(crate) other: bool,
+    /// A shadow.
+    pub(crate) shadow: bool,
+}
+
+/// Writes are held for a flip: wait with [`Core::wait_released`], ask again.
+#[derive(Debug)]
+pub(crate) struct Held;
+
+impl Core {
+    /// Admits a request, whatever the stage is by now: retries until the gate
+    /// has stood still for the length of an admission.
+    #[inline]
+    pub(crate) fn admit(
+        &self,
+        operation: Operation,
+        plan: impl Fn(Word) -> Plan,
+    ) -> Result<Admission, Held> {
+        let mut word = self.word();
+        loop {
+            if operation == Operation::Write && word.holds() {
+                return Err(Held);
+            }
+            let stage = word.stage();
+            let side = stage.authority();
+            let plan = if stage.is_two_sided() { plan(word) } else { Plan::default() };
+            // Further marks first: the last one's check vouches for all.
+            let other = plan.other.then(|| {
+                let kind = match operation {
+                    Operation::Write => Kind::other_write(side.other()),
+                    Operation::Read => Kind::read(side.other()),
+                };
+                self.ledger.begin(word, kind)
+            });
+            let shadows = plan.shadow.then(|| {
+                [side.other(), side].map(|side| self.ledger.begin(word, Kind::shadow(side)))
+            });
+            match self.ledger.admit(&self.hot.gate, word, Kind::authority(operation, side)) {
+                Ok(authority) => {
+                    return Ok(Admission { word, authority, other, shadows });
+                }
+                Err(now) => {
+                    other.into_iter().chain(shadows.into_iter().flatten()).for_each(Mark::unused);
+                    word = now;
+                }
+            }
+        }
+    }
+
+    /// Admits one leg, if the gate still says `word`.
+    pub(crate) fn admit_leg(&self, word: Word, kind: Kind) -> Result<Mark, Word> {
+        self.ledger.admit(&self.hot.gate, word, kind)
+    }
+
+    /// Waits until writes are not held any more.
+    pub(crate) async fn wait_released(&self) {
+        self.counters.held();
+        loop {
+            let released = self.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if !self.word().holds() {
+                return;
+            }
+            released.await;
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The task that publishes the counters.
+
+use std::sync::{Arc, Weak, atomic::Ordering};
+
+use tokio::{runtime, time::sleep};
+
+use super::{Core, core::locked};
+use crate::{
+    reconcile::RightSide,
+    stage::Side,
+    telemetry::{INTERVAL, Snapshot},
+};
+
+impl Core {
+    #[inline]
+    pub(crate) fn ensure_published(self: &Arc<Self>) {
+        if !self.hot.publishing.load(Ordering::Relaxed) {
+            self.start_publisher();
+        }
+    }
+
+    #[cold]
+    fn start_publisher(self: &Arc<Self>) {
+        let Ok(runtime) = runtime::Handle::try_current() else {
+            return;
+        };
+        if self.hot.publishing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let core = Arc::downgrade(self);
+        // Dropped with the task, also when its runtime is shut down: the next
+        // request in another runtime starts it again.
+        let running = Publishing(core.clone());
+        runtime.spawn(async move {
+            let _running = running;
+            loop {
+                sleep(INTERVAL).await;
+                match core.upgrade() {
+                    Some(core) => core.publish(),
+                    None => return,
+                }
+            }
+        });
+    }
+
+    pub(crate) fn publish(&self) {
+        let word = self.word();
+        let (dirty, keys_in_use) = {
+            let dirty = self.dirty();
+            let count = |right| dirty.count(right).0;
+            let counts = [
+                count(RightSide::Is(Side::Old)),
+                count(RightSide::Is(Side::New)),
+                count(RightSide::Conflict),
+            ];
+            (counts, self.order.keys_in_use())
+        };
+        let snapshot = Snapshot {
+            name: Arc::clone(self.name()),
+            stage: word.stage(),
+            epoch: word.epoch(),
+            sync: self.sync(),
+            shadow_rate: self.shadow_rate(),
+            ledger: self.ledger,
+            counters: &self.counters,
+            keys_in_use,
+            dirty,
+            captured_bytes: self.captured.used(),
+            buffered_bytes: self.buffered.used(),
+            upgraded: [0, 1].map(|side| self.upgraded[side].load(Ordering::Relaxed)),
+        };
+        locked(&self.published).publish(&snapshot);
+    }
+}
+
+struct Publishing(Weak<Core>);
+
+impl Drop for Publishing {
+    fn drop(&mut self) {
+        if let Some(core) = self.0.upgrade() {
+            core.hot.publishing.store(false, Ordering::Relaxed);
+        }
+    }
+}

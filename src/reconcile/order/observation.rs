@@ -1,0 +1,87 @@
+//! Did a write race this read?
+
+use std::{ops::Bound, sync::Arc};
+
+use super::{KeyOrder, Table};
+use crate::reconcile::{Key, Keys};
+
+/// A read's watch over its keys: did a write's leg run in between?
+#[derive(Debug)]
+pub(crate) struct Observation {
+    order: Arc<KeyOrder>,
+    keys: Keys,
+    begun: u64,
+    begun_keyless: u64,
+    turns: Vec<[u64; 2]>,
+    raced: bool,
+}
+
+impl Observation {
+    /// Whether a leg that could have changed the answer ran since the start,
+    /// or was running then.
+    pub(crate) fn raced(&self) -> bool {
+        if self.raced {
+            return true;
+        }
+        let table = self.order.lock();
+        if self.keys.is_empty() {
+            return table.begun != self.begun;
+        }
+        table.begun_keyless != self.begun_keyless
+            || self.keys.iter().zip(&self.turns).any(|(key, turns)| {
+                table.entries.get(key).is_none_or(|entry| entry.turns != *turns)
+            })
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        let mut table = self.order.lock();
+        for key in &self.keys {
+            if let Some(entry) = table.entries.get_mut(key) {
+                entry.observers -= 1;
+                if entry.is_idle() {
+                    table.entries.remove(key);
+                }
+            }
+        }
+    }
+}
+
+impl KeyOrder {
+    /// Begins to watch `keys` for writes that race a read. No key watches all.
+    pub(crate) fn observe(self: &Arc<Self>, keys: &Keys) -> Observation {
+        let mut table = self.lock();
+        let mut raced = table.running_keyless > 0;
+        let mut turns = Vec::with_capacity(keys.len());
+        if keys.is_empty() {
+            raced |= table.running > 0;
+        }
+        for key in keys {
+            let entry = table.entries.entry(key.clone()).or_default();
+            entry.observers += 1;
+            raced |= entry.has_legs();
+            turns.push(entry.turns);
+            raced |= table.legs_below(key);
+        }
+        Observation {
+            begun: table.begun,
+            begun_keyless: table.begun_keyless,
+            order: Arc::clone(self),
+            keys: keys.clone(),
+            turns,
+            raced,
+        }
+    }
+}
+
+impl Table {
+    /// Whether a leg runs under a key below this one.
+    fn legs_below(&self, key: &Key) -> bool {
+        let prefix = key.prefix_below();
+        self.entries
+            .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
+            .take_while(|(below, _)| below.as_str().starts_with(&prefix))
+            .any(|(_, entry)| entry.has_legs())
+    }
+}

@@ -2,3 +2,6 @@
 
 #[doc = include_str!("matrix.md")]
 pub mod matrix {}
+
+#[doc = include_str!("runbook.md")]
+pub mod runbook {}

@@ -95,3 +95,17 @@ fn a_request_needs_no_runtime_on_a_one_sided_stage() {
     let answer = tokio_test::assert_ready!(answer.poll()).unwrap();
     assert_eq!(answer.status(), 200);
 }
+
+#[test]
+fn stages_and_the_status_are_data() {
+    for stage in Stage::ALL {
+        let json = serde_json::to_string(&stage).unwrap();
+        assert_eq!(json, format!("\"{stage}\""));
+        assert_eq!(serde_json::from_str::<Stage>(&json).unwrap(), stage);
+    }
+    let status = serde_json::to_value(MigrationHandle::new("x").status()).unwrap();
+    assert_eq!(status["stage"], "old-only");
+    assert_eq!(status["authority"], "old");
+    assert_eq!(status["sync"]["new"], "unsynced");
+    assert_eq!(status["on_old"]["writes"], 0);
+}

@@ -141,7 +141,7 @@ impl MigrationHandle {
             settled: core.is_settled(),
             earlier_writes: ledger.earlier_writes(word.slot()),
             holding: word.holds(),
-            stepping: core.step.try_lock().is_err(),
+            stepping: core.is_stepping(),
             shadow_rate: core.shadow_rate(),
             on_old: on(Side::Old),
             on_new: on(Side::New),

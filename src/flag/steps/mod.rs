@@ -158,6 +158,12 @@ impl Core {
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
+    /// Whether somebody has the turn, or waits for it. Looks without taking it:
+    /// else a status page could make a step fail.
+    pub(in crate::flag) fn is_stepping(&self) -> bool {
+        Arc::strong_count(&self.step) > 1
+    }
+
     pub(crate) fn is_settled(&self) -> bool {
         let slot = self.word().slot();
         self.ledger.earlier_writes(slot) == 0 && !self.ledger.is_lingering(slot)
@@ -195,7 +201,7 @@ impl Core {
     pub(in crate::flag) async fn confirm(&self, side: Side) -> Result<(), Blocked> {
         let stage = self.word().stage();
         let blocked = |reason| Blocked::new(stage, None, vec![reason]);
-        let Ok(_turn) = self.step.try_lock() else {
+        let Ok(_turn) = Arc::clone(&self.step).try_lock_owned() else {
             return Err(blocked(Reason::Busy));
         };
         if !stage.is_two_sided() {

@@ -1,0 +1,169 @@
+//! One leg and nothing else: the price of the layer when it has nothing to do.
+//!
+//! # What is measured
+//!
+//! One call of a service that answers at once, from the making of the request
+//! to the end of the answer's body. The future is polled by hand, inside the
+//! context of a runtime (so that the layer's publisher is started) but not by
+//! it. Every row makes the same request and reads the same answer.
+//!
+//! - `call/bare` is the baseline. `call/bare_and_two_arc_pairs` is the same
+//!   with two `Arc` clone-and-drop pairs around it, `box_clone_service`,
+//!   `either` and `switch` are what one would use instead of the layer.
+//! - `call/old_only` and `call/new_only` are the one-sided stages,
+//!   `call/write_both_read` a read in a two-sided stage that is not sampled.
+//!   `call/old_only_write` is a write, which is counted by epoch too.
+//! - `router/…` is a whole axum router called with `oneshot`, and `http1/…` the
+//!   same behind hyper, one request after the other on a kept connection
+//!   through memory. Both need the feature `axum`.
+//!
+//! # Budgets
+//!
+//! - `old_only` and `new_only`: at most `bare_and_two_arc_pairs`, and less than
+//!   `box_clone_service`.
+//! - `write_both_read`: at most `old_only` plus 5 ns.
+//! - `http1/old_only`: at most `http1/bare` / 0.98. `router/…` has no budget of
+//!   its own: there, nothing but routing is left to compare with.
+//!
+//! # How to read it
+//!
+//! Subtract `bare`; compare what is left. Only numbers of one run compare.
+//! Allocations are counted in `allocations.rs`.
+
+mod support;
+
+use std::{
+    hint::black_box,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use criterion::Criterion;
+use tower::util::{BoxCloneService, Either};
+use tower_migration::Stage;
+
+use support::{Hello, Switch, by_hand, current_thread, get, migration, put};
+
+fn call(c: &mut Criterion) {
+    let runtime = current_thread();
+    let _context = runtime.enter();
+    let mut group = c.benchmark_group("call");
+
+    let mut bare = Hello;
+    group.bench_function("bare", |b| b.iter(|| by_hand(&mut bare, black_box(get()))));
+
+    let shared = Arc::new(0_u64);
+    group.bench_function("bare_and_two_arc_pairs", |b| {
+        b.iter(|| {
+            drop(black_box(Arc::clone(black_box(&shared))));
+            drop(black_box(Arc::clone(black_box(&shared))));
+            by_hand(&mut bare, black_box(get()))
+        });
+    });
+
+    let mut boxed = BoxCloneService::new(Hello);
+    group.bench_function("box_clone_service", |b| {
+        b.iter(|| by_hand(&mut boxed, black_box(get())));
+    });
+
+    let mut either = black_box(Either::<Hello, Hello>::Left(Hello));
+    group.bench_function("either", |b| {
+        b.iter(|| by_hand(&mut either, black_box(get())));
+    });
+
+    let mut switch = Switch { old: Hello, new: Hello, to_new: Arc::new(AtomicBool::new(false)) };
+    group.bench_function("switch", |b| {
+        b.iter(|| by_hand(&mut switch, black_box(get())));
+    });
+
+    for (name, stage) in [
+        ("old_only", Stage::OldOnly),
+        ("new_only", Stage::NewOnly),
+        ("write_both_read", Stage::WriteBoth),
+    ] {
+        let mut service = migration(&runtime, stage);
+        group.bench_function(name, |b| {
+            b.iter(|| by_hand(&mut service, black_box(get())));
+        });
+    }
+
+    let write = put("/things/1");
+    group.bench_function("bare_write", |b| {
+        b.iter(|| by_hand(&mut bare, black_box(write.clone())));
+    });
+    let mut service = migration(&runtime, Stage::OldOnly);
+    group.bench_function("old_only_write", |b| {
+        b.iter(|| by_hand(&mut service, black_box(write.clone())));
+    });
+    group.finish();
+}
+
+#[cfg(feature = "axum")]
+mod with_axum {
+    use axum::body::Body;
+    use criterion::Criterion;
+    use http::Request;
+    use hyper::server::conn::http1;
+    use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+    use tower::ServiceExt;
+
+    use super::support::{current_thread, finish, read, routers};
+
+    pub(super) fn router(c: &mut Criterion) {
+        let runtime = current_thread();
+        let _context = runtime.enter();
+        let mut group = c.benchmark_group("router");
+        for (name, app) in routers(&runtime) {
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    let mut request = Request::new(Body::empty());
+                    *request.uri_mut() = http::Uri::from_static("/hello");
+                    finish(app.clone().oneshot(request))
+                });
+            });
+        }
+        group.finish();
+    }
+
+    pub(super) fn http1(c: &mut Criterion) {
+        let runtime = current_thread();
+        let mut group = c.benchmark_group("http1");
+        for (name, app) in routers(&runtime) {
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            let mut client = runtime.block_on(async {
+                let service = TowerToHyperService::new(app);
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(far), service));
+                let (client, connection) =
+                    hyper::client::conn::http1::handshake(TokioIo::new(near))
+                        .await
+                        .expect("a connection");
+                tokio::spawn(connection);
+                client
+            });
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    runtime.block_on(async {
+                        client.ready().await.expect("a live connection");
+                        let request = Request::get("/hello")
+                            .header("host", "bench")
+                            .body(Body::empty())
+                            .expect("valid");
+                        let answer = client.send_request(request).await.expect("an answer");
+                        assert_eq!(read(answer).await, 12);
+                    });
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    call(&mut criterion);
+    #[cfg(feature = "axum")]
+    {
+        with_axum::router(&mut criterion);
+        with_axum::http1(&mut criterion);
+    }
+    criterion.final_summary();
+}

@@ -1,0 +1,335 @@
+//! What the benches share: services that cost next to nothing, and ways to
+//! drive them that cost nothing either.
+
+// Each bench is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::{Future, Ready, pending, ready},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+#[cfg(feature = "axum")]
+use axum::Router;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, Uri};
+use http_body::Body;
+use http_body_util::Full;
+use tokio::{runtime::Runtime, time::sleep};
+use tower::service_fn;
+use tower_layer::Layer;
+use tower_migration::{
+    FailurePolicy, Limits, Migration, MigrationHandle, MigrationLayer, Side, Stage,
+};
+use tower_service::Service;
+
+pub(crate) type Req = Request<Full<Bytes>>;
+pub(crate) type Res = Response<Full<Bytes>>;
+
+/// The error that no side of these benches gives, except the failing one.
+#[derive(Debug)]
+pub(crate) struct Broken;
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("broken")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+impl From<Infallible> for Broken {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Always ready, and answers 200 with a few bytes at once. The cheapest service
+/// there can be, so that whatever stands around it shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hello;
+
+impl Service<Req> for Hello {
+    type Response = Res;
+    type Error = Broken;
+    type Future = Ready<Result<Res, Broken>>;
+
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        drop(request);
+        ready(Ok(hello()))
+    }
+}
+
+pub(crate) fn hello() -> Res {
+    Response::new(Full::new(Bytes::from_static(b"hello, world")))
+}
+
+/// What a team would write by hand: a flag that says which service is called.
+#[derive(Clone, Debug)]
+pub(crate) struct Switch {
+    pub(crate) old: Hello,
+    pub(crate) new: Hello,
+    pub(crate) to_new: Arc<AtomicBool>,
+}
+
+impl Service<Req> for Switch {
+    type Response = Res;
+    type Error = Broken;
+    type Future = Ready<Result<Res, Broken>>;
+
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        if self.to_new.load(Ordering::Acquire) {
+            self.new.call(request)
+        } else {
+            self.old.call(request)
+        }
+    }
+}
+
+pub(crate) fn get() -> Req {
+    Request::new(Full::default())
+}
+
+/// A write of `path`, to be cloned: parsing is not what is measured.
+pub(crate) fn put(path: &'static str) -> Req {
+    let mut request = Request::new(Full::new(Bytes::from_static(b"hello, world")));
+    *request.method_mut() = Method::PUT;
+    *request.uri_mut() = Uri::from_static(path);
+    request
+}
+
+/// Calls a service that is ready at once, and reads its answer to the end. No
+/// runtime and no waker have a part in it.
+#[inline(never)]
+pub(crate) fn by_hand<S, R, B>(service: &mut S, request: R) -> usize
+where
+    S: Service<R, Response = Response<B>>,
+    B: Body<Data = Bytes>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else {
+        panic!("not ready at once");
+    };
+    finish(service.call(request))
+}
+
+/// The same, for a call that has been made.
+#[inline]
+pub(crate) fn finish<F, B, E>(call: F) -> usize
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(response)) = pin!(call).poll(&mut cx) else {
+        panic!("no answer at once");
+    };
+    let mut body = pin!(response.into_body());
+    let mut length = 0;
+    while !body.is_end_stream() {
+        match body.as_mut().poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => length += frame.data_ref().map_or(0, Bytes::len),
+            Poll::Ready(None) => break,
+            _ => panic!("no frame at once"),
+        }
+    }
+    length
+}
+
+/// Reads an answer to its end, as a client does.
+pub(crate) async fn read<B>(response: Response<B>) -> usize
+where
+    B: Body<Data = Bytes>,
+{
+    let mut body = pin!(response.into_body());
+    let mut length = 0;
+    while !body.is_end_stream() {
+        match std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            Some(Ok(frame)) => length += frame.data_ref().map_or(0, Bytes::len),
+            _ => break,
+        }
+    }
+    length
+}
+
+/// Waits for readiness, calls, and reads the answer to its end.
+pub(crate) async fn ask<S, R, B>(service: &mut S, request: R) -> usize
+where
+    S: Service<R, Response = Response<B>, Error: fmt::Debug>,
+    B: Body<Data = Bytes>,
+{
+    std::future::poll_fn(|cx| service.poll_ready(cx)).await.expect("ready");
+    read(service.call(request).await.expect("an answer")).await
+}
+
+/// A handle that has gone to `stage` in order, the other side synced where
+/// there is one.
+pub(crate) async fn at(stage: Stage) -> MigrationHandle {
+    let handle = MigrationHandle::new("bench");
+    while handle.stage() < stage {
+        let _moved = handle.advance().await.expect("a step in order");
+        handle.settled().await;
+        if handle.stage() == Stage::WriteBoth {
+            handle.confirm_synced(Side::New).await.expect("settled");
+        }
+    }
+    handle
+}
+
+/// Two [`Hello`]s behind a flag at `stage`, with all the layer's defaults.
+pub(crate) fn migration(runtime: &Runtime, stage: Stage) -> Migration<Hello, Hello> {
+    MigrationLayer::new(runtime.block_on(at(stage)), Hello).layer(Hello)
+}
+
+pub(crate) fn current_thread() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+pub(crate) fn two_workers() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// The other side, well or not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Other {
+    Fine,
+    Fails,
+    Slow,
+    Hangs,
+}
+
+impl Service<Req> for Other {
+    type Response = Res;
+    type Error = Broken;
+    type Future = Pin<Box<dyn Future<Output = Result<Res, Broken>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Req) -> Self::Future {
+        let this = *self;
+        Box::pin(async move {
+            match this {
+                Self::Fine => Ok(hello()),
+                Self::Fails => Err(Broken),
+                Self::Slow => {
+                    sleep(Duration::from_millis(500)).await;
+                    Ok(hello())
+                }
+                Self::Hangs => pending().await,
+            }
+        })
+    }
+}
+
+pub(crate) fn shadowed(
+    runtime: &Runtime,
+    rate: f64,
+    other: Other,
+    limits: Limits,
+) -> (MigrationHandle, Migration<Hello, Other>) {
+    let _context = runtime.enter();
+    let handle = runtime.block_on(at(Stage::WriteBoth));
+    handle.set_shadow_rate(rate).expect("a rate");
+    let layer = MigrationLayer::new(handle.clone(), other).limits(limits).expect("good limits");
+    (handle, layer.layer(Hello))
+}
+
+pub(crate) async fn shadows_have_ended(handle: &MigrationHandle) {
+    while handle.status().on_new.shadows > 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A shadow by hand: nothing is compared, counted or bounded.
+pub(crate) fn by_hand_shadow(
+    request: Req,
+) -> impl Future<Output = Result<Res, Broken>> + Send + 'static {
+    let copy = request.clone();
+    let answer = Hello.call(request);
+    async move {
+        let answer = answer.await?;
+        tokio::spawn(async move {
+            let mut other = Other::Fine;
+            if let Ok(answer) = other.call(copy).await {
+                read(answer).await;
+            }
+        });
+        Ok(answer)
+    }
+}
+
+pub(crate) const POLICIES: [(&str, FailurePolicy); 3] = [
+    ("authority_wins", FailurePolicy::AuthorityWins),
+    ("await_both", FailurePolicy::AwaitBoth),
+    ("require_both", FailurePolicy::RequireBoth),
+];
+
+/// A bench that left legs out has measured something else.
+pub(crate) fn all_were_written(handle: &MigrationHandle) {
+    assert!(handle.dirty_keys().is_empty(), "a leg was not run");
+    let status = handle.status();
+    assert!(status.sync.new.is_synced(), "a leg without a key was not run");
+}
+
+/// Answers after a while.
+pub(crate) fn after(
+    millis: u64,
+) -> impl Service<Req, Response = Res, Error = Broken, Future: Send> + Clone + Send + 'static {
+    service_fn(move |_: Req| async move {
+        sleep(Duration::from_millis(millis)).await;
+        Ok(hello())
+    })
+}
+
+/// The old side, the new side, or what takes their place.
+#[cfg(feature = "axum")]
+fn side_router() -> Router {
+    Router::new().route("/hello", axum::routing::get(|| async { "hello, world" }))
+}
+
+#[cfg(feature = "axum")]
+fn layered_router(runtime: &Runtime, stage: Stage) -> Router {
+    let _context = runtime.enter();
+    let layer = MigrationLayer::new(runtime.block_on(at(stage)), side_router());
+    Router::new().fallback_service(layer.layer(side_router()))
+}
+
+/// `bare` is what one has before the migration; `nested` has the outer
+/// router too, which the layer needs to be served by axum.
+#[cfg(feature = "axum")]
+pub(crate) fn routers(runtime: &Runtime) -> [(&'static str, Router); 5] {
+    [
+        ("bare", side_router()),
+        ("nested", Router::new().fallback_service(side_router())),
+        ("old_only", layered_router(runtime, Stage::OldOnly)),
+        ("new_only", layered_router(runtime, Stage::NewOnly)),
+        ("write_both_read", layered_router(runtime, Stage::WriteBoth)),
+    ]
+}

@@ -117,11 +117,12 @@ impl<P: Send + Sync + 'static> Record<P> {
             // Two answers that name different things have made two things.
             let mut keys = state.keys.clone();
             let mut doubtful = state.overlapped;
-            if let [Some(mine), Some(theirs)] = std::mem::take(&mut state.created)
-                && mine != theirs
-            {
+            let [mine, theirs] = std::mem::take(&mut state.created);
+            if let Some(theirs) = theirs {
+                doubtful |= mine.is_some_and(|mine| mine != theirs);
+                // What only the other side named may exist there alone, so it is
+                // as doubtful as the rest.
                 keys = keys.union(theirs);
-                doubtful = true;
             }
             (results, keys, doubtful)
         };

@@ -15,6 +15,7 @@ mod axum_app;
 mod bodies;
 mod config;
 mod copying;
+mod created;
 mod handle;
 mod hangups;
 mod matrix;

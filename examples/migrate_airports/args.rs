@@ -1,0 +1,78 @@
+//! The command line.
+
+use lexopt::{Arg, Parser, ValueExt};
+
+pub(crate) const HELP: &str = "\
+Moves 28,298 airports from SQLite to redb while clients read and write them.
+
+Usage: cargo run --release --example migrate_airports -- [OPTIONS]
+
+Options:
+  --seconds N   length of the whole run, at least 10 (default 40)
+  --clients N   clients that read and write all the time, 1 to 512 (default 16)
+  --seed N      for what the clients do and which requests fail (default 1)
+  --serve       no clients: stay up with a page to move the flag by hand
+  --help        this text
+
+The exit status is 0 only if no acknowledged write was lost, no key differs and
+no client saw an error that was not injected.
+";
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Args {
+    pub(crate) seconds: u64,
+    pub(crate) clients: u32,
+    pub(crate) seed: u64,
+    pub(crate) serve: bool,
+    pub(crate) help: bool,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self { seconds: 40, clients: 16, seed: 1, serve: false, help: false }
+    }
+}
+
+impl Args {
+    pub(crate) fn parse(mut parser: Parser) -> Result<Self, lexopt::Error> {
+        let mut args = Self::default();
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Arg::Long("seconds") => args.seconds = parser.value()?.parse()?,
+                Arg::Long("clients") => args.clients = parser.value()?.parse()?,
+                Arg::Long("seed") => args.seed = parser.value()?.parse()?,
+                Arg::Long("serve") => args.serve = true,
+                Arg::Long("help") | Arg::Short('h') => args.help = true,
+                _ => return Err(arg.unexpected()),
+            }
+        }
+        if !(10..=3600).contains(&args.seconds) {
+            return Err("--seconds: 10 to 3600 expected".into());
+        }
+        if !(1..=512).contains(&args.clients) {
+            return Err("--clients: 1 to 512 expected".into());
+        }
+        Ok(args)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Args, String> {
+        Args::parse(Parser::from_args(args)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn options_are_read_and_checked() {
+        assert_eq!(parse(&[]), Ok(Args::default()));
+        let args = parse(&["--seconds", "15", "--clients=64", "--seed", "5", "--serve"]);
+        let expected = Args { seconds: 15, clients: 64, seed: 5, serve: true, help: false };
+        assert_eq!(args, Ok(expected));
+        assert!(parse(&["--seconds", "9"]).is_err());
+        assert!(parse(&["--clients", "0"]).is_err());
+        assert!(parse(&["--what"]).is_err_and(|error| error.contains("--what")));
+    }
+}

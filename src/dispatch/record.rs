@@ -21,6 +21,8 @@ pub(super) struct Record<P> {
     request: Arc<str>,
     stage: Stage,
     authority: Side,
+    /// The age of the write's places.
+    age: u64,
     state: Mutex<State>,
 }
 
@@ -31,7 +33,7 @@ struct State {
     results: [Option<LegResult>; 2],
     /// Places that the running other leg took on late; `None` once it ended.
     late: Option<Vec<Place>>,
-    /// A late key was in use on the other side before its place was taken.
+    /// A late key was in use before its place was taken, or was copied.
     overlapped: bool,
 }
 
@@ -40,6 +42,7 @@ impl<P: Send + Sync + 'static> Record<P> {
         settings: Arc<Settings<P>>,
         request: Arc<str>,
         stage: Stage,
+        age: u64,
         keys: Keys,
     ) -> (Arc<Self>, Report<P>, Report<P>) {
         let record = Arc::new(Self {
@@ -47,6 +50,7 @@ impl<P: Send + Sync + 'static> Record<P> {
             request,
             stage,
             authority: stage.authority(),
+            age,
             state: Mutex::new(State {
                 keys,
                 created: [None, None],
@@ -78,8 +82,10 @@ impl<P: Send + Sync + 'static> Record<P> {
             return;
         }
         state.keys = std::mem::take(&mut state.keys).union(late.clone());
+        let order = &self.settings.core.order;
+        // A copy of the key that did not know of this write may have undone it.
+        state.overlapped |= order.copied_since(self.age, &late);
         if let Some(places) = &mut state.late {
-            let order = &self.settings.core.order;
             let (place, busy) = order.take_one(&late, self.authority.other());
             places.push(place);
             state.overlapped |= busy;
@@ -116,6 +122,7 @@ impl<P: Send + Sync + 'static> Record<P> {
             let results = [authority.clone(), other.clone()];
             // Two answers that name different things have made two things.
             let mut keys = state.keys.clone();
+            let nameless = keys.is_empty();
             let mut doubtful = state.overlapped;
             let [mine, theirs] = std::mem::take(&mut state.created);
             if let Some(theirs) = theirs {
@@ -124,9 +131,9 @@ impl<P: Send + Sync + 'static> Record<P> {
                 // as doubtful as the rest.
                 keys = keys.union(theirs);
             }
-            (results, keys, doubtful)
+            (results, keys, nameless, doubtful)
         };
-        let ([authority_leg, other_leg], keys, doubtful) = known;
+        let ([authority_leg, other_leg], keys, nameless, doubtful) = known;
         let both_applied =
             authority_leg.outcome == Outcome::Applied && other_leg.outcome == Outcome::Applied;
         let agreed = match agreement(authority_leg.outcome, other_leg.outcome) {
@@ -139,6 +146,10 @@ impl<P: Send + Sync + 'static> Record<P> {
         };
         if agreed == Agreement::Clean && same {
             return;
+        }
+        if nameless && !keys.is_empty() && authority_leg.outcome == Outcome::Unknown {
+            // The authority may hold the thing under a name that nobody knows.
+            self.settings.core.mark_dirty(&Keys::none(), self.authority);
         }
         self.disagree(&Disagreement {
             request: Arc::clone(&self.request),

@@ -57,6 +57,7 @@ where
     let keys = settings.protocol.keys(&whole);
     let permit = Arc::clone(&settings.legs).try_acquire_owned().ok();
     let places = core.order.take(&keys, side, limits.key_queue);
+    let age = places.authority.id();
     let room = match (permit, places.other) {
         (None, _) => Err(SkippedLeg::RunningLegs),
         (Some(_), None) => Err(SkippedLeg::KeyQueue),
@@ -68,7 +69,7 @@ where
     }
 
     let label = settings.protocol.label(&whole);
-    let (record, mine, theirs) = Record::new(Arc::clone(&settings), label, stage, keys);
+    let (record, mine, theirs) = Record::new(Arc::clone(&settings), label, stage, age, keys);
     let write = Write {
         word,
         synced,

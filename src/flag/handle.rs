@@ -201,8 +201,9 @@ impl MigrationHandle {
     ///
     /// # Errors
     ///
-    /// [`Blocked`]: at `OldOnly`; from `ReadNew` only while old is not synced
-    /// (it would serve data with holes; [`force`](Self::force) does it anyway).
+    /// [`Blocked`]: at `OldOnly`; from `ReadNew` only while old is unsynced (it
+    /// would serve data with holes; [`force`](Self::force) does it anyway). A
+    /// *suspect* old is let through, and shows in [`Moved::sync`].
     ///
     /// # Cancel safety
     ///

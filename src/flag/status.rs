@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     reconcile::Key,
-    stage::{Side, Stage, SyncTable},
+    stage::{Side, Stage, SyncState, SyncTable},
 };
 
 /// A step that was taken.
@@ -26,6 +26,9 @@ pub struct Moved {
     /// Keys that became dirty because their writes were in flight on the new
     /// authority when the flag flipped at once. Empty for orderly steps.
     pub tainted: Vec<Key>,
+    /// What is known of the data of the side that answers now. `Suspect` after
+    /// an emergency exit: a write without a key went wrong, so verify.
+    pub sync: SyncState,
     /// Open upgraded connections that stay with the side they began on.
     pub upgraded: usize,
 }

@@ -2,9 +2,9 @@
 
 use std::{error::Error, fmt};
 
-use super::{Key, Keys, RightSide, Turn};
+use super::{Key, Keys, RightSide};
 use crate::{
-    flag::{Kind, Mark, MigrationHandle},
+    flag::{Kind, Mark, MigrationHandle, Word},
     stage::{Side, Stage},
 };
 
@@ -94,8 +94,13 @@ impl MigrationHandle {
     ///
     /// The key's place on the *target* side is held meanwhile: writes wait
     /// there, never on `from`. Those that are already part of what was copied
-    /// are not applied a second time. A dirty mark that the copy found is
-    /// cleared.
+    /// are not applied a second time. Only where the target is the authority (a
+    /// dirty key after a rollback) do writes of the key wait on both sides. A
+    /// dirty mark that the copy found is cleared.
+    ///
+    /// Writes without a key are not in any order, so a copy does not know of
+    /// them. One that learns its key from its answer (a create) finds out that
+    /// a copy came in between, and makes the key dirty again.
     ///
     /// # Example
     ///
@@ -143,25 +148,36 @@ impl MigrationHandle {
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<(), E>>,
     {
-        let order = &self.core.order;
-        let target = from.other();
         // In flight like a write's leg: a flip that changes the authority
         // waits for it.
-        let mark = self.admit_copy(target).await?;
+        let (mark, word) = self.admit_copy(from.other()).await?;
+        let copied = if word.stage().authority() == from {
+            self.copy_behind(key, from, &mut copy).await
+        } else {
+            self.copy_alone(key, from, &mut copy).await
+        };
+        mark.unused();
+        copied
+    }
+
+    /// Copies to the side that no client waits for, while writes go on on the
+    /// other.
+    async fn copy_behind<F, Fut, E>(
+        &self,
+        key: &Key,
+        from: Side,
+        copy: &mut F,
+    ) -> Result<Copied, CopyError<E>>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+    {
+        let order = &self.core.order;
         let keys = Keys::from(key.clone());
         order.until(|| !order.activity(key, from).1).await;
-        let (mut place, _) = order.take_one(&keys, target);
-        if let Turn::Absorbed = place.turn().await {
-            unreachable!("a copy's place is never told that its write has ended");
-        }
-        let found = self.core.dirty().get(key);
-        match found {
-            Some((RightSide::Conflict, _)) => return Err(CopyError::Conflict),
-            Some((RightSide::Is(right), _)) if right != from => {
-                return Err(CopyError::WrongWay(right));
-            }
-            _ => {}
-        }
+        let (mut place, _) = order.take_one(&keys, from.other());
+        place.turn().await;
+        let found = self.found(key, from)?;
         let mut unfinished = Unfinished { handle: self, keys: &keys, from, armed: true };
         for attempts in 1..=ATTEMPTS {
             order.until(|| !order.activity(key, from).1).await;
@@ -172,22 +188,62 @@ impl MigrationHandle {
                 continue;
             }
             let absorbed = order.absorb(&overtaken);
-            let cleaned = found.is_some_and(|(_, marks)| self.core.dirty().clear(key, marks));
             unfinished.armed = false;
+            let copied = self.copied(key, found, attempts, absorbed);
             if others {
                 // They run although the copy has them already, which is wrong
                 // for an increment: the key has to be copied once more.
                 self.core.mark_dirty(&keys, from);
             }
-            self.core.counters.copied(true);
-            drop(place);
-            mark.unused();
-            return Ok(Copied { attempts, cleaned, absorbed });
+            return Ok(copied);
         }
         Err(CopyError::Contended)
     }
 
-    async fn admit_copy<E>(&self, target: Side) -> Result<Mark, CopyError<E>> {
+    /// Copies to the authority. A write that began meanwhile would run on the
+    /// source, be copied, and then be refused on the authority as done already,
+    /// with its client listening; so it waits on both sides, as its client does
+    /// in any case.
+    async fn copy_alone<F, Fut, E>(
+        &self,
+        key: &Key,
+        from: Side,
+        copy: &mut F,
+    ) -> Result<Copied, CopyError<E>>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+    {
+        let keys = Keys::from(key.clone());
+        let mut places = self.core.order.take(&keys, from.other(), usize::MAX);
+        places.authority.turn().await;
+        if let Some(source) = &mut places.other {
+            source.turn().await;
+        }
+        let found = self.found(key, from)?;
+        let mut unfinished = Unfinished { handle: self, keys: &keys, from, armed: true };
+        copy().await.map_err(CopyError::Failed)?;
+        unfinished.armed = false;
+        Ok(self.copied(key, found, 1, 0))
+    }
+
+    /// The key's dirty mark, if it does not speak against the copy.
+    fn found<E>(&self, key: &Key, from: Side) -> Result<Option<u64>, CopyError<E>> {
+        match self.core.dirty().get(key) {
+            Some((RightSide::Conflict, _)) => Err(CopyError::Conflict),
+            Some((RightSide::Is(right), _)) if right != from => Err(CopyError::WrongWay(right)),
+            found => Ok(found.map(|(_, marks)| marks)),
+        }
+    }
+
+    fn copied(&self, key: &Key, found: Option<u64>, attempts: u32, absorbed: usize) -> Copied {
+        let cleaned = found.is_some_and(|marks| self.core.dirty().clear(key, marks));
+        self.core.order.note_copied(key);
+        self.core.counters.copied(true);
+        Copied { attempts, cleaned, absorbed }
+    }
+
+    async fn admit_copy<E>(&self, target: Side) -> Result<(Mark, Word), CopyError<E>> {
         loop {
             let word = self.core.word();
             if word.holds() {
@@ -201,7 +257,7 @@ impl MigrationHandle {
                 return Err(CopyError::NotSettled);
             }
             if let Ok(mark) = self.core.admit_leg(word, Kind::other_write(target)) {
-                return Ok(mark);
+                return Ok((mark, word));
             }
         }
     }

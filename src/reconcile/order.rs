@@ -14,7 +14,7 @@
 mod observation;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -55,8 +55,17 @@ struct Table {
     /// Begun legs of writes without a key.
     begun_keyless: u64,
     running: usize,
-    running_keyless: usize,
+    /// Places of running legs without a key, by age.
+    keyless: BTreeSet<u64>,
+    /// Keys that were copied while a leg without a key ran, with the age of the
+    /// copy's end: the leg may turn out to be about one of them.
+    copied: VecDeque<(u64, Key)>,
+    /// Copies up to this age were forgotten: there were too many.
+    forgotten: u64,
 }
+
+/// How many copied keys are remembered for legs that learn their key late.
+const COPIED: usize = 10_000;
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -135,12 +144,10 @@ impl KeyOrder {
 
     /// Takes a place on one side: a copy on its target, or the late key of a
     /// leg that is already running (which will not wait for its turn).
-    /// The second value says whether somebody was already queued there.
+    /// The second value says whether somebody was already queued on either side.
     pub(crate) fn take_one(self: &Arc<Self>, keys: &Keys, side: Side) -> (Place, bool) {
         let mut table = self.lock();
-        let busy = keys.iter().any(|key| {
-            table.entries.get(key).is_some_and(|entry| !entry.queues[side.index()].is_empty())
-        });
+        let busy = keys.iter().any(|key| table.entries.get(key).is_some_and(Entry::has_legs));
         let never = Arc::new(AtomicBool::new(false));
         (self.enqueue(&mut table, keys, side, &never, &never, false), busy)
     }
@@ -160,7 +167,7 @@ impl KeyOrder {
         table.running += 1;
         if keys.is_empty() {
             table.begun_keyless += 1;
-            table.running_keyless += 1;
+            table.keyless.insert(id);
         }
         let mut behind = 0;
         for key in keys {
@@ -210,7 +217,7 @@ impl KeyOrder {
             .filter(|(_, entry)| !entry.queues[side.index()].is_empty())
             .map(|(key, _)| key.clone())
             .collect();
-        (keys, table.running_keyless > 0)
+        (keys, !table.keyless.is_empty())
     }
 
     /// Places taken now, over all keys and both sides.
@@ -225,14 +232,38 @@ impl KeyOrder {
     }
 
     /// The number of legs that took a place for `key` on `side`, and whether
-    /// one is there now.
+    /// one is there now. Legs without a key do not count: they are in nobody's
+    /// order.
     pub(super) fn activity(&self, key: &Key, side: Side) -> (u64, bool) {
         let table = self.lock();
-        let (turns, busy) = table.entries.get(key).map_or((0, false), |entry| {
-            let queue = &entry.queues[side.index()];
-            (entry.turns[side.index()], !queue.is_empty())
-        });
-        (turns + table.begun_keyless, busy || table.running_keyless > 0)
+        table.entries.get(key).map_or((0, false), |entry| {
+            (entry.turns[side.index()], !entry.queues[side.index()].is_empty())
+        })
+    }
+
+    /// Notes that `key` has been copied, for legs that learn only later that
+    /// they are about it.
+    pub(super) fn note_copied(&self, key: &Key) {
+        let mut table = self.lock();
+        if table.keyless.is_empty() {
+            return;
+        }
+        if table.copied.len() >= COPIED
+            && let Some((age, _)) = table.copied.pop_front()
+        {
+            table.forgotten = age;
+        }
+        let age = table.next;
+        table.copied.push_back((age, key.clone()));
+    }
+
+    /// Whether one of `keys` has been copied since the leg with this place,
+    /// which had no key then, took it. A copy that did not know of the leg may
+    /// have read before it and written after it.
+    pub(crate) fn copied_since(&self, id: u64, keys: &Keys) -> bool {
+        let table = self.lock();
+        id < table.forgotten
+            || table.copied.iter().any(|(age, key)| *age > id && keys.iter().any(|k| k == key))
     }
 
     /// Waits until somebody leaves a place; `check` is asked before and after.
@@ -291,7 +322,11 @@ impl Table {
     fn leave(&mut self, id: u64, keys: &Keys, side: Side) {
         self.running -= 1;
         if keys.is_empty() {
-            self.running_keyless -= 1;
+            self.keyless.remove(&id);
+            let oldest = self.keyless.first().copied().unwrap_or(u64::MAX);
+            while self.copied.front().is_some_and(|(age, _)| *age <= oldest) {
+                self.copied.pop_front();
+            }
         }
         self.places.remove(&id);
         for key in keys {
@@ -324,6 +359,11 @@ impl Table {
 }
 
 impl Place {
+    /// Its age: later places have greater ones.
+    pub(crate) const fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The future of this place's turn; ready at once when nobody is ahead.
     pub(crate) fn turn(&mut self) -> impl Future<Output = Turn> + Send + use<> {
         let turn = self.turn.take();

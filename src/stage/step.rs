@@ -3,7 +3,9 @@
 use super::{Side, Stage};
 
 /// What is known about one side's data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// Ordered: a later variant is worth more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -11,8 +13,8 @@ pub enum SyncState {
     /// The side may have holes: it has not been copied to, or was not written
     /// for a while.
     Unsynced,
-    /// It was synced, then a write without a key failed on it: something is
-    /// wrong somewhere. Counts as unsynced.
+    /// It was synced, then a write without a key failed on it: one thing is
+    /// wrong somewhere. Counts as unsynced, but for the emergency exit.
     Suspect,
     /// The side holds all data, dirty keys aside.
     Synced,
@@ -136,8 +138,8 @@ pub const fn passage(from: Stage, to: Stage, urgency: Urgency) -> Passage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Permission {
-    /// This side must be synced.
-    pub synced: Option<Side>,
+    /// This side must be in this state, or a better one.
+    pub synced: Option<(Side, SyncState)>,
     /// No key may be dirty whose right side is this one, since the step leaves
     /// that side behind.
     pub no_dirty_from: [bool; 2],
@@ -154,18 +156,27 @@ pub struct Permission {
 /// | 2→3 | new | old | yes |
 /// | 3→2 | – | – | yes |
 /// | 2→1 orderly | old | old, new | yes |
-/// | 2→1 emergency | old | – | no |
+/// | 2→1 emergency | old, or suspect | – | no |
 /// | 1→0 | – | new | yes |
 ///
 /// *Settled* before every orderly step keeps requests of stages two apart from
 /// being alive at once. A dirty key's *right side* holds the only good copy:
 /// a step to a stage where nobody looks at that side would lose it.
+///
+/// The emergency exit is open to a *suspect* side: new failing a write that has
+/// no key is what makes old suspect, and is just when the exit is needed. Old
+/// is wrong in one thing at most for each such write, not full of holes.
 #[must_use]
 pub const fn permission(from: Stage, to: Stage, urgency: Urgency) -> Permission {
     let passage = passage(from, to, urgency);
     let synced = match (from, to) {
-        (Stage::WriteBoth, Stage::ReadNew) | (Stage::ReadNew, Stage::NewOnly) => Some(Side::New),
-        (Stage::ReadNew, Stage::WriteBoth) => Some(Side::Old),
+        (Stage::WriteBoth, Stage::ReadNew) | (Stage::ReadNew, Stage::NewOnly) => {
+            Some((Side::New, SyncState::Synced))
+        }
+        (Stage::ReadNew, Stage::WriteBoth) => match urgency {
+            Urgency::Orderly => Some((Side::Old, SyncState::Synced)),
+            Urgency::Emergency => Some((Side::Old, SyncState::Suspect)),
+        },
         _ => None,
     };
     let no_dirty_from = match (passage, to) {

@@ -107,14 +107,14 @@ fn one_sided_stages_unsync_the_side_they_leave() {
 fn steps_that_leave_a_side_need_its_dirty_keys_mended() {
     let p = |from, to| permission(from, to, Urgency::Orderly);
     assert_eq!(p(Stage::OldOnly, Stage::WriteBoth).synced, None);
-    assert_eq!(p(Stage::WriteBoth, Stage::ReadNew).synced, Some(Side::New));
-    assert_eq!(p(Stage::ReadNew, Stage::WriteBoth).synced, Some(Side::Old));
-    assert_eq!(p(Stage::ReadNew, Stage::NewOnly).synced, Some(Side::New));
+    assert_eq!(p(Stage::WriteBoth, Stage::ReadNew).synced, Some((Side::New, SyncState::Synced)));
+    assert_eq!(p(Stage::ReadNew, Stage::WriteBoth).synced, Some((Side::Old, SyncState::Synced)));
+    assert_eq!(p(Stage::ReadNew, Stage::NewOnly).synced, Some((Side::New, SyncState::Synced)));
     assert_eq!(p(Stage::WriteBoth, Stage::ReadNew).no_dirty_from, [true, true]);
     assert_eq!(p(Stage::ReadNew, Stage::NewOnly).no_dirty_from, [true, false]);
     assert_eq!(p(Stage::WriteBoth, Stage::OldOnly).no_dirty_from, [false, true]);
     let exit = permission(Stage::ReadNew, Stage::WriteBoth, Urgency::Emergency);
-    assert_eq!(exit.synced, Some(Side::Old));
+    assert_eq!(exit.synced, Some((Side::Old, SyncState::Suspect)));
     assert_eq!(exit.no_dirty_from, [false, false]);
     assert!(!exit.settled);
 }

@@ -199,6 +199,85 @@ async fn a_flip_of_the_authority_waits_for_a_copy() {
     assert_eq!(step.await.unwrap().to, Stage::ReadNew);
 }
 
+#[tokio::test(start_paused = true)]
+async fn writes_without_a_key_do_not_starve_a_copy() {
+    let rig = Rig::new(Fake::says(200, ""), Fake::hangs()).at(Stage::WriteBoth).await;
+    // One after the other, there is always one under way.
+    let post = || Request::post("/things").body(body("")).unwrap();
+    rig.ask(post()).await;
+    let copy = || async { Ok::<(), Infallible>(()) };
+    let copied = tokio::time::timeout(SECOND, async {
+        rig.handle.copy_key(&"/things/1".into(), Side::Old, copy).await
+    });
+    assert_eq!(copied.await.expect("no waiting").unwrap().attempts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_a_copy_of_its_key_overlapped_is_dirty() {
+    use http::header::LOCATION;
+    // New is done with the create when the copy finds nothing on old and
+    // removes it there; then old creates it.
+    let created = |gate: Latch| {
+        Fake::new(move |_| {
+            let gate = gate.clone();
+            async move {
+                gate.passed().await;
+                let mut created = answer(201, "");
+                created.headers_mut().insert(LOCATION, "/things/1".parse().unwrap());
+                Ok(created)
+            }
+        })
+    };
+    let (let_old, let_new) = (Latch::default(), Latch::default());
+    let_new.open();
+    let rig = Rig::new(created(let_old.clone()), created(let_new)).at(Stage::WriteBoth).await;
+    let post = Request::post("/things").body(body("")).unwrap();
+    let write = tokio::spawn(rig.service.clone().call(post));
+    rig.quiesce().await;
+    let copy = || async { Ok::<(), Infallible>(()) };
+    rig.handle.copy_key(&"/things/1".into(), Side::Old, copy).await.unwrap();
+    let_old.open();
+    assert_eq!(write.await.unwrap().unwrap().status(), 201);
+    rig.quiesce().await;
+    assert_eq!(rig.dirty(), ["/things/1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_towards_the_authority_keeps_a_write_from_meeting_itself() {
+    // Both sides refuse to create what is there.
+    let store = || {
+        let rows = Rows::default();
+        let kept = Arc::clone(&rows);
+        let fake = Fake::new(move |call| {
+            let kept = Arc::clone(&kept);
+            async move {
+                let new = kept.lock().unwrap().insert(call.uri.path().to_owned(), 1).is_none();
+                Ok(answer(if new { 201 } else { 409 }, ""))
+            }
+        });
+        (fake, rows)
+    };
+    let ((old, in_old), (new, in_new)) = (store(), store());
+    let rig = Rig::new(old, new).at(Stage::WriteBoth).await;
+    let latch = Latch::default();
+    let key = Key::from("/a");
+    let mut copying = task::spawn(rig.handle.copy_key(&key, Side::New, || {
+        let (latch, in_old, in_new) = (latch.clone(), Arc::clone(&in_old), Arc::clone(&in_new));
+        async move {
+            latch.passed().await;
+            copy("/a", &in_new, &in_old).await
+        }
+    }));
+    assert_pending!(copying.poll());
+    let write = tokio::spawn(rig.service.clone().call(put("/a", "1")));
+    rig.quiesce().await;
+    latch.open();
+    copying.await.unwrap();
+    assert_eq!(write.await.unwrap().unwrap().status(), 201, "it is the one that created it");
+    rig.handle.shutdown().await;
+    assert!(rig.handle.dirty_keys().is_empty());
+}
+
 /// Writers and copiers on few keys; sets, increments and deletions; in the end
 /// both stores are the same.
 #[tokio::test(start_paused = true)]

@@ -59,9 +59,26 @@ async fn a_create_that_only_the_other_side_names_is_dirty_and_the_exit_stays_ope
         post((StatusCode::CREATED, Some("/things/7")), (StatusCode::INTERNAL_SERVER_ERROR, None))
             .await;
     assert_eq!(dirty, ["/things/7"]);
-    assert!(migration.status().sync.old.is_synced());
+    // New may have made it too, under a name that it never told.
+    assert_eq!(migration.status().sync.old.as_str(), "suspect");
     let moved = migration.rollback().await.unwrap();
-    assert_eq!(moved.to, Stage::WriteBoth);
+    assert_eq!((moved.to, moved.sync.as_str()), (Stage::WriteBoth, "suspect"));
+
+    let (migration, dirty) =
+        post((StatusCode::CREATED, Some("/things/7")), (StatusCode::CONFLICT, None)).await;
+    assert_eq!(dirty, ["/things/7"], "new refused it, so it has made nothing");
+    assert!(migration.status().sync.old.is_synced());
+}
+
+#[tokio::test]
+async fn a_failed_write_without_any_name_does_not_close_the_exit() {
+    let failed = (StatusCode::INTERNAL_SERVER_ERROR, None);
+    let (migration, dirty) = post((StatusCode::CONFLICT, None), failed).await;
+    assert!(dirty.is_empty());
+    assert_eq!(migration.status().sync.old.as_str(), "suspect");
+    let orderly = migration.move_to(Stage::WriteBoth).await.unwrap_err();
+    assert!(orderly.to_string().contains("old is suspect"), "{orderly}");
+    assert_eq!(migration.rollback().await.unwrap().to, Stage::WriteBoth);
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ impl Core {
             target: "tower_migration",
             migration = %self.name(),
             tainted = moved.tainted.len(),
+            data = moved.sync.as_str(),
             "rolled back at once; keys in flight are dirty"
         );
         let (tell, told) = oneshot::channel::<()>();

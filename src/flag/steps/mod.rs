@@ -136,9 +136,9 @@ impl Core {
     /// Everything that stands against a step right now.
     pub(super) fn check(&self, needs: Permission) -> Result<(), Vec<Reason>> {
         let mut reasons = Vec::new();
-        if let Some(side) = needs.synced {
+        if let Some((side, at_least)) = needs.synced {
             let state = self.sync().get(side);
-            if !state.is_synced() {
+            if state < at_least {
                 reasons.push(Reason::NotSynced { side, state });
             }
         }
@@ -305,6 +305,7 @@ impl Core {
                 "upgraded connections stay with the side they began on"
             );
         }
-        Moved { from, to: word.stage(), epoch: word.epoch(), held, tainted, upgraded }
+        let sync = self.sync().get(word.stage().authority());
+        Moved { from, to: word.stage(), epoch: word.epoch(), held, tainted, sync, upgraded }
     }
 }

@@ -52,7 +52,7 @@ impl KeyOrder {
     /// Begins to watch `keys` for writes that race a read. No key watches all.
     pub(crate) fn observe(self: &Arc<Self>, keys: &Keys) -> Observation {
         let mut table = self.lock();
-        let mut raced = table.running_keyless > 0;
+        let mut raced = !table.keyless.is_empty();
         let mut turns = Vec::with_capacity(keys.len());
         if keys.is_empty() {
             raced |= table.running > 0;

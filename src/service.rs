@@ -162,11 +162,12 @@ where
         let kind = protocol.classify(&request);
         let operation = kind.unwrap_or(Operation::Read);
         // Decided before anything is copied or spawned.
-        let admitted = core.admit(operation, |_| match kind {
+        let admitted = core.admit(operation, |word| match kind {
             Some(Operation::Write) => Plan { other: true, shadow: false },
-            Some(Operation::Read) => {
-                Plan { other: self.settings.read_fallback.is_some(), shadow: core.samples() }
-            }
+            Some(Operation::Read) => Plan {
+                other: self.settings.read_fallback.is_some(),
+                shadow: self.settings.samples(word.stage().authority()),
+            },
             None => Plan::default(),
         });
         let Ok(admission) = admitted else {

@@ -216,6 +216,21 @@ fn differing(diff: &Diff) -> String {
 }
 
 impl<P> Settings<P> {
+    /// Whether to shadow this read. One for which there is no slot is given up
+    /// here, before anything is copied; one that loses its slot to another read
+    /// meanwhile, after the authority's head.
+    #[inline]
+    pub(crate) fn samples(&self, authority: Side) -> bool {
+        if !self.core.samples() {
+            return false;
+        }
+        let free = self.shadows.available_permits() > 0;
+        if !free {
+            self.skipped(Keys::none(), authority, SkipReason::NoSlot);
+        }
+        free
+    }
+
     /// A sampled read that is not compared, known before its task began.
     pub(super) fn skipped(&self, keys: Keys, authority: Side, reason: SkipReason) {
         self.verdict(&ShadowRead {

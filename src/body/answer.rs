@@ -60,9 +60,8 @@ impl<B: Body> AnswerBody<B> {
     #[inline]
     pub(crate) fn passed(body: B, mut mark: Option<Mark>) -> Self {
         let ended = body.is_end_stream();
-        if let Some(mark) = &mut mark {
-            // Cut off before its end, a write may still land.
-            mark.set_lingers(!ended);
+        if ended && let Some(mark) = &mut mark {
+            mark.answered();
         }
         Self { inner: Inner::Passed { body }, mark: mark.filter(|_| !ended), sink: None }
     }
@@ -93,7 +92,7 @@ impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
                     && (frame.is_none() || body.is_end_stream())
                     && let Some(mut mark) = this.mark.take()
                 {
-                    mark.set_lingers(false);
+                    mark.answered();
                 }
                 Poll::Ready(frame)
             }

@@ -87,7 +87,8 @@ pub enum Reason {
     NoSuchStage,
     /// Another step is under way.
     Busy,
-    /// A `rollback` came while this step was waiting.
+    /// Another step moved the flag while this one was waiting, such as a
+    /// `rollback`.
     Overtaken,
     /// The side that would become (or is) the authority may have holes.
     NotSynced {
@@ -131,8 +132,6 @@ pub enum Reason {
     /// `confirm_synced` in a one-sided stage: the other side is not written,
     /// so it cannot stay synced.
     OneSided,
-    /// Sixteen epochs with unfinished writes exist at once.
-    TooManyEpochs,
     /// The record could not be written.
     Store(StoreError),
     /// The handle was shut down.
@@ -158,7 +157,6 @@ impl Reason {
                 "try again at quieter load, look for slow writes, or allow a longer hold"
             }
             Self::OneSided => "move to write-both or read-new first",
-            Self::TooManyEpochs => "wait for settled(), and look for hanging requests",
             Self::Store(_) => "mend the flag's store",
             Self::ShutDown => "start the process again",
         }
@@ -171,7 +169,7 @@ impl fmt::Display for Reason {
             Self::NotNeighbour => f.write_str("not a neighbouring stage"),
             Self::NoSuchStage => f.write_str("there is no stage in that direction"),
             Self::Busy => f.write_str("another step is under way"),
-            Self::Overtaken => f.write_str("a rollback came in between"),
+            Self::Overtaken => f.write_str("another step came in between"),
             Self::NotSynced { side, state } => write!(f, "{side} is {}", state.as_str()),
             Self::DirtyKeys { right, count, oldest } => write!(
                 f,
@@ -194,7 +192,6 @@ impl fmt::Display for Reason {
                 )
             }
             Self::OneSided => f.write_str("the stage is one-sided"),
-            Self::TooManyEpochs => f.write_str("too many epochs have unfinished writes"),
             Self::Store(error) => fmt::Display::fmt(error, f),
             Self::ShutDown => f.write_str("the handle was shut down"),
         }

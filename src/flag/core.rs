@@ -49,6 +49,9 @@ pub(crate) struct Core {
     pub(crate) upgraded: Arc<[AtomicUsize; 2]>,
     pub(super) sync: [AtomicU8; 2],
     pub(super) dirty: Mutex<DirtySet>,
+    /// Writes that failed on a side without leaving a dirty key, since that
+    /// side was last confirmed.
+    pub(super) untracked: [AtomicU64; 2],
     pub(super) recent: Mutex<VecDeque<Mismatch>>,
     pub(super) forced: Mutex<Vec<Forced>>,
     pub(super) store: Arc<dyn FlagStore>,
@@ -62,6 +65,10 @@ pub(crate) struct Core {
     /// Told when held writes may go on.
     pub(super) released: Notify,
     pub(super) changes: watch::Sender<Stage>,
+    /// The shadow rate as it was set, an `f64`.
+    rate: AtomicU64,
+    /// The epoch of the newest record, or of one that was tried.
+    pub(super) recorded: AtomicU64,
     pub(super) shut_down: AtomicBool,
     pub(super) published: Mutex<Published>,
 }
@@ -95,6 +102,7 @@ impl Core {
             captured: Arc::default(),
             upgraded: Arc::default(),
             sync: [record.sync.old, record.sync.new].map(|state| AtomicU8::new(state as u8)),
+            untracked: Default::default(),
             dirty: Mutex::new(DirtySet::new(options.dirty_keys)),
             recent: Mutex::default(),
             forced: Mutex::default(),
@@ -106,6 +114,8 @@ impl Core {
             overtaken: Notify::new(),
             released: Notify::new(),
             changes: watch::Sender::new(record.stage),
+            rate: AtomicU64::new(0.0_f64.to_bits()),
+            recorded: AtomicU64::new(record.epoch),
             shut_down: AtomicBool::new(false),
             published: Mutex::default(),
             options,
@@ -141,7 +151,7 @@ impl Core {
     }
 
     pub(super) fn shadow_rate(&self) -> f64 {
-        self.hot.sample.load(Ordering::Relaxed) as f64 / f64::from(2.0_f32.powi(32))
+        f64::from_bits(self.rate.load(Ordering::Relaxed))
     }
 
     /// `rate` has been checked.
@@ -149,6 +159,7 @@ impl Core {
         let all = f64::from(2.0_f32.powi(32));
         // A rate that is not zero samples something, however small it is.
         let below = (rate * all).ceil() as u64;
+        self.rate.store(rate.to_bits(), Ordering::Relaxed);
         self.hot.sample.store(below, Ordering::Relaxed);
     }
 }

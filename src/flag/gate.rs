@@ -8,15 +8,16 @@ use crate::stage::Stage;
 /// What a request is admitted under. One load gives all of it, so no request
 /// can see half of a flip.
 ///
-/// Bits 0–1 stage, 2 hold, 3 raise, 4–7 ledger slot, 8–63 epoch.
+/// Bits 0–1 stage, 2 hold, 3 raise, 4–7 ledger slot, 8 shared, 9–63 epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Word(u64);
 
 const HOLD: u64 = 1 << 2;
 const RAISE: u64 = 1 << 3;
 const SLOT_SHIFT: u32 = 4;
-const EPOCH_SHIFT: u32 = 8;
-const _: () = assert!(SLOTS == 1 << (EPOCH_SHIFT - SLOT_SHIFT));
+const SHARED: u64 = 1 << 8;
+const EPOCH_SHIFT: u32 = 9;
+const _: () = assert!(SLOTS == 1 << 4);
 
 impl Word {
     pub(crate) const fn new(stage: Stage, epoch: u64, slot: usize) -> Self {
@@ -29,6 +30,11 @@ impl Word {
 
     pub(crate) const fn raised(self) -> Self {
         Self(self.0 | RAISE)
+    }
+
+    /// No slot was free: this epoch counts in one where older writes still run.
+    pub(crate) const fn shared(self) -> Self {
+        Self(self.0 | SHARED)
     }
 
     pub(crate) const fn stage(self) -> Stage {
@@ -47,6 +53,13 @@ impl Word {
 
     pub(crate) const fn slot(self) -> usize {
         (self.0 >> SLOT_SHIFT) as usize & (SLOTS - 1)
+    }
+
+    /// The slot whose writes are not of an earlier epoch. None is, where the
+    /// epoch shares its slot: then settling waits for all writes, which is more
+    /// than it must, never less.
+    pub(crate) const fn settling_slot(self) -> usize {
+        if self.0 & SHARED == 0 { self.slot() } else { usize::MAX }
     }
 
     pub(crate) const fn epoch(self) -> u64 {
@@ -82,13 +95,16 @@ mod tests {
     fn fields_do_not_run_into_each_other() {
         for stage in Stage::ALL {
             for slot in [0, 1, SLOTS - 1] {
-                for epoch in [0, 1, u64::MAX >> 8] {
+                for epoch in [0, 1, u64::MAX >> 9] {
                     let word = Word::new(stage, epoch, slot);
                     assert_eq!((word.stage(), word.slot(), word.epoch()), (stage, slot, epoch));
                     assert!(!word.holds() && !word.raises());
                     let both = word.holding().raised();
                     assert!(both.holds() && both.raises());
                     assert_eq!((both.stage(), both.slot(), both.epoch()), (stage, slot, epoch));
+                    assert_eq!(both.settling_slot(), slot);
+                    assert_eq!(both.shared().settling_slot(), usize::MAX);
+                    assert_eq!(both.shared().epoch(), epoch);
                 }
             }
         }

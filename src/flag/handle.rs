@@ -139,7 +139,7 @@ impl MigrationHandle {
             authority: word.stage().authority(),
             sync: core.sync(),
             settled: core.is_settled(),
-            earlier_writes: ledger.earlier_writes(word.slot()),
+            earlier_writes: ledger.earlier_writes(word.settling_slot()),
             holding: word.holds(),
             stepping: core.is_stepping(),
             shadow_rate: core.shadow_rate(),
@@ -148,6 +148,8 @@ impl MigrationHandle {
             dirty_right_on_old: right_on_old,
             dirty_right_on_new: right_on_new,
             conflicts,
+            untracked_on_old: core.untracked[0].load(Ordering::Relaxed),
+            untracked_on_new: core.untracked[1].load(Ordering::Relaxed),
             upgraded_on_old: core.upgraded[0].load(Ordering::Relaxed),
             upgraded_on_new: core.upgraded[1].load(Ordering::Relaxed),
             held_writes: core.counters.held_writes(),
@@ -207,8 +209,8 @@ impl MigrationHandle {
     ///
     /// # Cancel safety
     ///
-    /// From `ReadNew` the flip has happened once the future was polled and did
-    /// not fail; else as [`move_to`](Self::move_to).
+    /// From `ReadNew` the flip has happened once the future was polled, unless
+    /// another step had to give way first; else as [`move_to`](Self::move_to).
     pub async fn rollback(&self) -> Result<Moved, Blocked> {
         self.core.step(Target::Previous, Urgency::Emergency).await
     }
@@ -221,7 +223,8 @@ impl MigrationHandle {
     ///
     /// # Errors
     ///
-    /// [`Blocked`] only if the record cannot be written.
+    /// [`Blocked`] only if the record cannot be written, or after
+    /// [`shutdown`](Self::shutdown).
     ///
     /// # Cancel safety
     ///
@@ -255,7 +258,7 @@ impl MigrationHandle {
     ///
     /// May be dropped and called again.
     pub async fn settled(&self) {
-        self.core.ledger.settled(|| self.core.word().slot()).await;
+        self.core.ledger.settled(|| self.core.word().settling_slot()).await;
     }
 
     /// Resolves when nothing at all runs on `side`: no read, no write, no
@@ -318,7 +321,8 @@ impl MigrationHandle {
     /// without a client included, then notes a clean stop.
     ///
     /// Call it when the server has stopped taking requests. It does not refuse
-    /// any itself, but no step is taken afterwards.
+    /// any itself, but nothing moves the flag afterwards. Dirty keys are not
+    /// kept: the record calls the sides that they are wrong on unsynced.
     ///
     /// # Cancel safety
     ///

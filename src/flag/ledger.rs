@@ -281,7 +281,7 @@ impl Ledger {
 
     fn linger(&self, slot: usize) {
         let mut linger = self.lock_linger();
-        let until = Instant::now() + linger.length;
+        let until = later(linger.length);
         if let Some(cell) = linger.until.get_mut(slot) {
             *cell = (*cell).max(Some(until));
         }
@@ -337,6 +337,13 @@ impl Ledger {
     pub(crate) fn look_again(&self) {
         self.ended.notify_waiters();
     }
+}
+
+/// That long from now; for a length that no clock can add, in thirty years.
+pub(crate) fn later(length: Duration) -> Instant {
+    let now = Instant::now();
+    let ages = Duration::from_secs(30 * 365 * 24 * 3_600);
+    now.checked_add(length).unwrap_or_else(|| now + ages)
 }
 
 struct Announced<'a>(&'a AtomicUsize);
@@ -396,10 +403,17 @@ impl Mark {
         self.lingers = false;
     }
 
-    /// Ends the mark of a leg whose service answered with an error.
+    /// Ends the mark of a leg whose service answered with an error. Whatever
+    /// gave up in there, a write that runs alone may still land.
     pub(crate) fn failed(mut self) {
         self.end = End::Unknown;
-        self.lingers = false;
+    }
+
+    /// The answer has ended. A write that runs alone may still land if its
+    /// answer said that nobody knows.
+    #[inline]
+    pub(crate) fn answered(&mut self) {
+        self.lingers &= matches!(self.end, End::Unknown);
     }
 
     /// Undoes an admission that raced a flip.

@@ -19,7 +19,7 @@ pub use self::blocked::{Blocked, Reason};
 pub(crate) use self::core::Core;
 pub(crate) use self::gate::Word;
 pub use self::handle::MigrationHandle;
-pub(crate) use self::ledger::{End, Kind, Ledger, Mark};
+pub(crate) use self::ledger::{End, Kind, Ledger, Mark, later};
 pub use self::options::{ConfigError, HandleBuilder};
 pub use self::status::{Forced, InFlight, Moved, Status};
 pub use self::store::{BoxFuture, FlagStore, MemoryStore, OpenError, Record, StoreError};

@@ -5,7 +5,7 @@ use std::sync::{MutexGuard, atomic::Ordering};
 use super::{Core, core::locked};
 use crate::{
     compare::Mismatch,
-    reconcile::{DirtyKey, DirtySet, Key, Keys, Marked},
+    reconcile::{DirtyKey, DirtySet, Key, Keys, Marked, RightSide},
     stage::{Side, SyncState, SyncTable},
 };
 
@@ -25,10 +25,14 @@ impl Core {
         self.sync[side.index()].store(state as u8, Ordering::SeqCst);
     }
 
-    pub(super) fn set_sync_table(&self, table: SyncTable) {
-        for side in Side::ALL {
-            self.set_sync(side, table.get(side));
-        }
+    /// Sets the state, unless it is not `from` any more.
+    pub(super) fn change_sync(&self, side: Side, from: SyncState, to: SyncState) {
+        let _ = self.sync[side.index()].compare_exchange(
+            from as u8,
+            to as u8,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
     }
 
     pub(crate) fn dirty(&self) -> MutexGuard<'_, DirtySet> {
@@ -40,6 +44,7 @@ impl Core {
     pub(crate) fn mark_dirty(&self, keys: &Keys, right: Side) {
         let wrong = right.other();
         if keys.is_empty() {
+            self.untracked[wrong.index()].fetch_add(1, Ordering::Relaxed);
             let was = self.sync[wrong.index()].compare_exchange(
                 SyncState::Synced as u8,
                 SyncState::Suspect as u8,
@@ -68,6 +73,7 @@ impl Core {
                     "key is dirty with both sides claimed to be right: resolve_conflict decides"
                 ),
                 Marked::Full => {
+                    self.untracked[wrong.index()].fetch_add(1, Ordering::Relaxed);
                     let was =
                         self.sync[wrong.index()].swap(SyncState::Unsynced as u8, Ordering::SeqCst);
                     if was != SyncState::Unsynced as u8 {
@@ -109,19 +115,18 @@ impl Core {
     }
 
     /// Taints what is in flight on `side` when it becomes the authority at
-    /// once: its leg may come after the first reads there.
+    /// once: its leg may come after the first reads there. Answers all keys
+    /// whose data is right on the other side only.
     pub(super) fn taint(&self, side: Side) -> Vec<Key> {
+        let right = side.other();
         let (keys, keyless) = self.order.running_on(side);
-        self.mark_dirty_all(&keys, side.other());
-        if keyless {
-            self.mark_dirty(&Keys::none(), side.other());
-        }
-        keys
-    }
-
-    fn mark_dirty_all(&self, keys: &[Key], right: Side) {
         if !keys.is_empty() {
-            self.mark_dirty(&keys.iter().cloned().collect::<Keys>(), right);
+            self.mark_dirty(&keys.into_iter().collect(), right);
         }
+        if keyless {
+            self.mark_dirty(&Keys::none(), right);
+        }
+        let dirty = self.dirty().list().into_iter();
+        dirty.filter(|dirty| dirty.right == RightSide::Is(right)).map(|dirty| dirty.key).collect()
     }
 }

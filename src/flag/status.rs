@@ -23,8 +23,9 @@ pub struct Moved {
     pub epoch: u64,
     /// For how long writes were held; zero where the step holds none.
     pub held: Duration,
-    /// Keys that became dirty because their writes were in flight on the new
-    /// authority when the flag flipped at once. Empty for orderly steps.
+    /// After a step that flipped at once: the keys whose data is right on the
+    /// side left behind only, since their writes failed on the new authority or
+    /// were in flight there. They are dirty. Empty for orderly steps.
     pub tainted: Vec<Key>,
     /// What is known of the data of the side that answers now. `Suspect` after
     /// an emergency exit: a write without a key went wrong, so verify.
@@ -105,6 +106,12 @@ pub struct Status {
     pub dirty_right_on_new: usize,
     /// Dirty keys claimed by both sides.
     pub conflicts: usize,
+    /// Writes that failed on old and left no dirty key (they had none, or the
+    /// set was full), since old was last confirmed. Not 0: verify before you
+    /// confirm, since what was copied before the failure may differ.
+    pub untracked_on_old: u64,
+    /// The same on new.
+    pub untracked_on_new: u64,
     /// Open upgraded connections on old that hold their token.
     pub upgraded_on_old: usize,
     /// Open upgraded connections on new that hold their token.
@@ -144,6 +151,13 @@ impl fmt::Display for Status {
             "  dirty keys: {} right on old, {} right on new, {} in conflict",
             self.dirty_right_on_old, self.dirty_right_on_new, self.conflicts
         )?;
+        for (side, failed) in
+            [(Side::Old, self.untracked_on_old), (Side::New, self.untracked_on_new)]
+        {
+            if failed > 0 {
+                writeln!(f, "  {failed} writes failed on {side} without a dirty key: verify it")?;
+            }
+        }
         for (side, on) in [(Side::Old, self.on_old), (Side::New, self.on_new)] {
             writeln!(
                 f,

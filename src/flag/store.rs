@@ -95,7 +95,9 @@ pub trait FlagStore: Send + Sync + 'static {
     /// Reads the record. Called once, when the handle is opened.
     fn load(&self) -> BoxFuture<'_, Result<Option<Record>, StoreError>>;
 
-    /// Replaces the record. Called for each step before it takes effect.
+    /// Replaces the record. Called for each step before it takes effect, for
+    /// each confirmation, and for a clean stop. One that does not answer in time
+    /// is dropped, and another record with a greater epoch follows.
     fn save(&self, record: Record) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 

@@ -157,7 +157,7 @@ pub struct Permission {
 /// | 3→2 | – | – | yes |
 /// | 2→1 orderly | old | old, new | yes |
 /// | 2→1 emergency | old, or suspect | – | no |
-/// | 1→0 | – | new | yes |
+/// | 1→0 | old | new | yes |
 ///
 /// *Settled* before every orderly step keeps requests of stages two apart from
 /// being alive at once. A dirty key's *right side* holds the only good copy:
@@ -173,6 +173,7 @@ pub const fn permission(from: Stage, to: Stage, urgency: Urgency) -> Permission 
         (Stage::WriteBoth, Stage::ReadNew) | (Stage::ReadNew, Stage::NewOnly) => {
             Some((Side::New, SyncState::Synced))
         }
+        (Stage::WriteBoth, Stage::OldOnly) => Some((Side::Old, SyncState::Synced)),
         (Stage::ReadNew, Stage::WriteBoth) => match urgency {
             Urgency::Orderly => Some((Side::Old, SyncState::Synced)),
             Urgency::Emergency => Some((Side::Old, SyncState::Suspect)),

@@ -1,10 +1,10 @@
 //! The flip under which writes are held, and the end of every orderly step.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
-use super::Turn;
+use super::{Turn, record::NotSaved};
 use crate::{
     flag::{Core, Moved, Reason, StoreError, Word},
     stage::{Permission, Stage},
@@ -19,11 +19,11 @@ impl Core {
         needs: Permission,
     ) -> Result<Moved, Vec<Reason>> {
         let mut restore = Restore { core: Arc::clone(self), held: None, armed: true };
-        self.open_epoch(Word::raised).map_err(|r| vec![r])?;
+        self.open_epoch(Word::raised);
         self.wait_settled(self.options.step_deadline).await.map_err(|r| vec![r])?;
 
         restore.held = Some(Instant::now());
-        self.open_epoch(|word| word.raised().holding()).map_err(|r| vec![r])?;
+        self.open_epoch(|word| word.raised().holding());
         self.wait_settled(self.options.hold).await.map_err(|reason| {
             vec![match reason {
                 Reason::NotSettled { writes, waited } => {
@@ -33,9 +33,7 @@ impl Core {
             }]
         })?;
         self.check(needs)?;
-        let slot = self.slot().map_err(|r| vec![r])?;
-        let core = Arc::clone(self);
-        Commit { core, turn, to, slot, restore: Some(restore) }.run().await
+        Commit { core: Arc::clone(self), turn, to, restore: Some(restore) }.run().await
     }
 }
 
@@ -51,11 +49,7 @@ impl Drop for Restore {
         if !self.armed {
             return;
         }
-        if self.core.open_epoch(|word| word).is_err() {
-            // Every slot is in use: stay in this one.
-            let now = self.core.word();
-            self.core.set_word(Word::new(now.stage(), now.epoch() + 1, now.slot()));
-        }
+        self.core.open_epoch(|word| word);
     }
 }
 
@@ -64,7 +58,6 @@ pub(super) struct Commit {
     pub(super) core: Arc<Core>,
     pub(super) turn: Turn,
     pub(super) to: Stage,
-    pub(super) slot: usize,
     pub(super) restore: Option<Restore>,
 }
 
@@ -73,23 +66,40 @@ impl Commit {
     /// future can leave the flag behind it.
     pub(super) async fn run(self) -> Result<Moved, Vec<Reason>> {
         let task = tokio::spawn(async move {
-            let Self { core, turn, to, slot, mut restore } = self;
-            let word = core.word();
-            let epoch = word.epoch() + 1;
-            if let Err(error) = core.save(to, epoch).await {
-                return Err(vec![Reason::Store(error)]);
-            }
-            core.flip(Word::new(to, epoch, slot));
-            let held = restore.as_mut().and_then(|restore| {
-                restore.armed = false;
-                restore.held.map(|since| since.elapsed())
+            let Self { core, turn, to, mut restore } = self;
+            let from = core.word().stage();
+            let held = restore.as_ref().and_then(|restore| restore.held);
+            // Writes are not held longer because the store is slow.
+            let limit = held.map_or(core.options.step_deadline, |since| {
+                core.options.hold.saturating_sub(since.elapsed())
             });
+            let epoch = match core.save(to, limit).await {
+                Ok(epoch) => epoch,
+                Err(NotSaved { error, unknown }) => {
+                    if unknown {
+                        // The record may say `to` now: writes wait for both
+                        // sides until it says `from` again.
+                        if let Some(restore) = &mut restore {
+                            restore.armed = false;
+                        }
+                        core.open_epoch(Word::raised);
+                        let (tell, _) = oneshot::channel();
+                        tokio::spawn(Arc::clone(&core).put_on_record(turn, from, tell));
+                    }
+                    return Err(vec![Reason::Store(error)]);
+                }
+            };
+            core.flip(to, epoch, |word| word);
+            if let Some(restore) = &mut restore {
+                restore.armed = false;
+            }
             drop(turn);
-            Ok(core.moved(word.stage(), held.unwrap_or_default(), Vec::new()))
+            let held = held.map_or(Duration::ZERO, |since| since.elapsed());
+            Ok(core.moved(from, held, Vec::new()))
         });
         match task.await {
             Ok(result) => result,
-            // The runtime is shutting down, or the store panicked.
+            // The runtime is shutting down.
             Err(error) => Err(vec![Reason::Store(StoreError::new(error))]),
         }
     }

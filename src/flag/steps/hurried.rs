@@ -1,37 +1,27 @@
 //! Steps that wait for nobody: the emergency exit, and force.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{Turn, held::Commit};
 use crate::{
-    flag::{Blocked, Core, Forced, Moved, Word},
+    flag::{Blocked, Core, Forced, Moved, Reason, Word},
     stage::{Passage, Stage, Urgency, passage},
 };
 
 /// How many forced stages the status remembers.
 const FORCED: usize = 16;
 
-/// How long to wait before a record that could not be written is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-
 impl Core {
     /// The emergency exit: flips at once, then writes the record. Until that
     /// is durable, writes wait for both legs.
     pub(super) async fn exit(self: &Arc<Self>, turn: Turn, to: Stage) -> Moved {
         let from = self.word().stage();
-        // An epoch that shares its slot with the last one makes `settled` wait
-        // for more than it must, never for less.
-        let slot = self.slot().unwrap_or_else(|_| self.word().slot());
-        let epoch = self.word().epoch() + 1;
-        self.flip(Word::new(to, epoch, slot).raised());
+        self.flip(to, self.record_epoch(), Word::raised);
         let tainted = self.taint(to.authority());
         let moved = self.moved(from, Duration::ZERO, tainted);
         tracing::warn!(
@@ -42,44 +32,11 @@ impl Core {
             "rolled back at once; keys in flight are dirty"
         );
         let (tell, told) = oneshot::channel::<()>();
-        tokio::spawn(Arc::clone(self).put_on_record(turn, to, epoch, tell));
-        // Resolves with an error once the record is written or has failed.
-        let _ = told.await;
+        tokio::spawn(Arc::clone(self).put_on_record(turn, to, tell));
+        // Resolves with an error once the record is written or has failed. A
+        // store that hangs does not keep the caller.
+        let _ = timeout(self.options.hold, told).await;
         moved
-    }
-
-    /// Writes the record of a flip that has happened already, however long it
-    /// takes. Gives way to a forced step, which writes its own.
-    async fn put_on_record(
-        self: Arc<Self>,
-        mut turn: Turn,
-        stage: Stage,
-        epoch: u64,
-        tell: oneshot::Sender<()>,
-    ) {
-        let mut tell = Some(tell);
-        while let Err(error) = self.save(stage, epoch).await {
-            tracing::error!(
-                target: "tower_migration",
-                migration = %self.name(),
-                error = &error as &dyn std::error::Error,
-                "the stage is not on record: writes wait for both sides until it is"
-            );
-            tell.take();
-            if timeout_at(Instant::now() + RETRY, self.is_overtaken()).await.is_ok() {
-                drop(turn);
-                sleep(RETRY).await;
-                turn = Arc::clone(&self.step).lock_owned().await;
-                if self.word().stage() != stage {
-                    return;
-                }
-            }
-        }
-        // Nobody else can have moved the flag: this task holds the turn. No slot
-        // free leaves the raise on, which is slow, not wrong.
-        let _ = self.open_epoch(|word| word);
-        drop(turn);
-        drop(tell);
     }
 
     pub(in crate::flag) async fn force_to(
@@ -90,6 +47,9 @@ impl Core {
         self.ensure_published();
         let turn = self.overtake().await;
         let from = self.word().stage();
+        if self.shut_down.load(Ordering::SeqCst) {
+            return Err(Blocked::new(from, Some(to), vec![Reason::ShutDown]));
+        }
         tracing::warn!(
             target: "tower_migration",
             migration = %self.name(), %from, %to, reason,
@@ -108,8 +68,7 @@ impl Core {
         if passage(from, to, Urgency::Emergency) == Passage::Emergency {
             return Ok(self.exit(turn, to).await);
         }
-        let slot = self.slot().unwrap_or_else(|_| self.word().slot());
-        let commit = Commit { core: Arc::clone(self), turn, to, slot, restore: None };
+        let commit = Commit { core: Arc::clone(self), turn, to, restore: None };
         let mut moved =
             commit.run().await.map_err(|reasons| Blocked::new(from, Some(to), reasons))?;
         if from.authority() != to.authority() {

@@ -16,6 +16,7 @@
 
 mod held;
 mod hurried;
+mod record;
 
 use std::{
     future::poll_fn,
@@ -31,7 +32,7 @@ use tokio::{
 };
 
 use self::held::Commit;
-use super::{Blocked, Core, Moved, Reason, Record, StoreError, Word};
+use super::{Blocked, Core, Moved, Reason, Word, later};
 use crate::{
     reconcile::{Key, RightSide},
     stage::{Passage, Permission, Side, Stage, SyncState, Urgency, passage, permission},
@@ -78,8 +79,19 @@ impl Core {
         target: Target,
         urgency: Urgency,
     ) -> Result<Moved, Blocked> {
+        let asked_at = self.word().stage();
         let turn = self.turn(target, urgency).await?;
         let from = self.word().stage();
+        if from != asked_at && !matches!(target, Target::Stage(_)) {
+            // Somebody moved the flag while this call waited for its turn: one
+            // step was asked for, not one more from wherever it is now.
+            return if target.from(asked_at) == Some(from) {
+                Ok(self.moved(from, Duration::ZERO, Vec::new()))
+            } else {
+                let to = target.from(asked_at);
+                Err(Blocked::new(from, to, vec![Reason::Overtaken]))
+            };
+        }
         let blocked = |reasons| Blocked::new(from, target.from(from), reasons);
         let Some(to) = target.from(from) else {
             return Err(blocked(vec![Reason::NoSuchStage]));
@@ -99,11 +111,12 @@ impl Core {
             return Ok(self.exit(turn, to).await);
         }
         self.wait_settled(self.options.step_deadline).await.map_err(|r| blocked(vec![r]))?;
+        // What ended meanwhile may have left something behind.
+        self.check(needs).map_err(blocked)?;
         if passage == Passage::Held {
             return self.held(turn, to, needs).await.map_err(blocked);
         }
-        let slot = self.slot().map_err(|r| blocked(vec![r]))?;
-        let commit = Commit { core: Arc::clone(self), turn, to, slot, restore: None };
+        let commit = Commit { core: Arc::clone(self), turn, to, restore: None };
         commit.run().await.map_err(blocked)
     }
 
@@ -165,26 +178,22 @@ impl Core {
     }
 
     pub(crate) fn is_settled(&self) -> bool {
-        let slot = self.word().slot();
+        let slot = self.word().settling_slot();
         self.ledger.earlier_writes(slot) == 0 && !self.ledger.is_lingering(slot)
     }
 
     /// Waits for the writes of earlier epochs, at most `limit`.
     pub(super) async fn wait_settled(&self, limit: Duration) -> Result<(), Reason> {
         let began = Instant::now();
-        let mut settled = pin!(self.ledger.settled(|| self.word().slot()));
-        let mut overtaken = pin!(self.is_overtaken());
-        // Which of the two came first; settled wins a tie.
-        let first = poll_fn(|cx| {
-            if settled.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(()));
+        let settled = self.ledger.settled(|| self.word().settling_slot());
+        match timeout_at(later(limit), first_of(settled, self.is_overtaken())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(())) => Err(Reason::Overtaken),
+            Err(_) => {
+                let writes = self.ledger.earlier_writes(self.word().settling_slot());
+                Err(Reason::NotSettled { writes, waited: began.elapsed() })
             }
-            overtaken.as_mut().poll(cx).map(|()| Err(Reason::Overtaken))
-        });
-        timeout_at(began + limit, first).await.unwrap_or_else(|_| {
-            let writes = self.ledger.earlier_writes(self.word().slot());
-            Err(Reason::NotSettled { writes, waited: began.elapsed() })
-        })
+        }
     }
 
     pub(super) async fn is_overtaken(&self) {
@@ -208,53 +217,52 @@ impl Core {
             return Err(blocked(Reason::OneSided));
         }
         if !self.is_settled() {
-            let writes = self.ledger.earlier_writes(self.word().slot());
+            let writes = self.ledger.earlier_writes(self.word().settling_slot());
             return Err(blocked(Reason::NotSettled { writes, waited: Duration::ZERO }));
         }
-        let before = self.sync().get(side);
-        // Set before it is saved: a failure meanwhile makes it suspect again.
-        self.set_sync(side, SyncState::Synced);
-        if let Err(error) = self.save(stage, self.word().epoch()).await {
-            self.set_sync(side, before);
-            return Err(blocked(Reason::Store(error)));
+        if self.shut_down.load(Ordering::SeqCst) {
+            return Err(blocked(Reason::ShutDown));
         }
+        // Set before it is saved: a failure meanwhile makes it suspect again,
+        // and that stays.
+        let before = self.sync().get(side);
+        self.set_sync(side, SyncState::Synced);
+        let confirming = Confirming { core: self, side, before, armed: true };
+        let saved = self.save(stage, self.options.step_deadline).await;
+        saved.map_err(|failed| blocked(Reason::Store(failed.error)))?;
+        confirming.done();
+        let untracked = self.untracked[side.index()].swap(0, Ordering::Relaxed);
         tracing::info!(
             target: "tower_migration",
-            migration = %self.name(), %side,
+            migration = %self.name(), %side, untracked,
             "side confirmed to hold all data"
         );
         Ok(())
     }
 
-    pub(super) async fn close(&self) {
+    pub(in crate::flag) async fn close(&self) {
         self.ledger.quiet().await;
+        let _turn = Arc::clone(&self.step).lock_owned().await;
         self.shut_down.store(true, Ordering::SeqCst);
-        let word = self.word();
-        let record =
-            Record { stage: word.stage(), epoch: word.epoch(), sync: self.sync(), clean: true };
-        if let Err(error) = self.store.save(record).await {
-            tracing::error!(
-                target: "tower_migration",
-                migration = %self.name(),
-                error = &error as &dyn std::error::Error,
-                "the clean stop is not on record: the next start treats it as unclean"
-            );
-        }
+        self.save_clean().await;
         self.publish();
     }
 
     // === the parts of a step ===
 
-    pub(super) fn slot(&self) -> Result<usize, Reason> {
-        self.ledger.free_slot(self.word().slot()).ok_or(Reason::TooManyEpochs)
+    /// The word of the next epoch, at `stage`.
+    fn next_word(&self, stage: Stage, epoch: u64) -> Word {
+        let now = self.word();
+        match self.ledger.free_slot(now.slot()) {
+            Some(slot) => Word::new(stage, epoch, slot),
+            None => Word::new(stage, epoch, now.slot()).shared(),
+        }
     }
 
     /// Opens an epoch in the present stage.
-    pub(super) fn open_epoch(&self, flags: impl FnOnce(Word) -> Word) -> Result<(), Reason> {
-        let slot = self.slot()?;
+    pub(super) fn open_epoch(&self, flags: impl FnOnce(Word) -> Word) {
         let now = self.word();
-        self.set_word(flags(Word::new(now.stage(), now.epoch() + 1, slot)));
-        Ok(())
+        self.set_word(flags(self.next_word(now.stage(), now.epoch() + 1)));
     }
 
     pub(super) fn set_word(&self, word: Word) {
@@ -265,15 +273,13 @@ impl Core {
         }
     }
 
-    pub(super) async fn save(&self, stage: Stage, epoch: u64) -> Result<(), StoreError> {
-        let sync = self.sync().entering(stage);
-        self.store.save(Record { stage, epoch, sync, clean: false }).await
-    }
-
-    pub(super) fn flip(&self, word: Word) {
+    /// Opens an epoch in another stage.
+    pub(super) fn flip(&self, to: Stage, epoch: u64, flags: impl FnOnce(Word) -> Word) {
         let from = self.word().stage();
-        let to = word.stage();
-        self.set_sync_table(self.sync().entering(to));
+        if !to.is_two_sided() {
+            self.set_sync(to.authority().other(), SyncState::Unsynced);
+        }
+        let word = flags(self.next_word(to, epoch));
         self.set_word(word);
         if !to.is_two_sided() {
             self.dirty().one_sided(to.authority());
@@ -307,5 +313,42 @@ impl Core {
         }
         let sync = self.sync().get(word.stage().authority());
         Moved { from, to: word.stage(), epoch: word.epoch(), held, tainted, sync, upgraded }
+    }
+}
+
+/// Which of the two comes first; the first one wins a tie.
+async fn first_of<T>(
+    first: impl Future<Output = T>,
+    second: impl Future<Output = ()>,
+) -> Result<T, ()> {
+    let mut first = pin!(first);
+    let mut second = pin!(second);
+    poll_fn(|cx| match first.as_mut().poll(cx) {
+        Poll::Ready(first) => Poll::Ready(Ok(first)),
+        Poll::Pending => second.as_mut().poll(cx).map(Err),
+    })
+    .await
+}
+
+/// Puts a side's state back if its confirmation is not on record, unless it has
+/// become worse meanwhile.
+struct Confirming<'a> {
+    core: &'a Core,
+    side: Side,
+    before: SyncState,
+    armed: bool,
+}
+
+impl Confirming<'_> {
+    fn done(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Confirming<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.core.change_sync(self.side, SyncState::Synced, self.before);
+        }
     }
 }

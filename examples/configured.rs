@@ -5,8 +5,8 @@
 //! what happened and ends; with `--serve` it prints an address and stays up.
 //!
 //! ```sh
-//! cargo run --example configured --features axum
-//! cargo run --example configured --features axum -- --serve
+//! cargo run --example configured
+//! cargo run --example configured -- --serve
 //! curl -X PUT -d Frankfurt http://127.0.0.1:PORT/things/fra
 //! curl http://127.0.0.1:PORT/migration
 //! curl -X POST http://127.0.0.1:PORT/migration/advance

@@ -445,6 +445,11 @@ impl<New, P: Clone> MigrationLayer<New, P> {
     ///
     /// A read with a body is covered once the authority has read all of it.
     ///
+    /// The key decides what is clean. With the default, a list is known to lack
+    /// a dirty row only if the row's path lies below the list's: for other lists
+    /// give a key function, or none for those reads, which then are covered only
+    /// while nothing at all is dirty or being written.
+    ///
     /// # Errors
     ///
     /// [`ConfigError::Zero`] if `limit` is zero.

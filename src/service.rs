@@ -39,7 +39,8 @@ use crate::{
 ///
 /// # Panics
 ///
-/// In a two-sided stage, `call`'s future must be polled inside a tokio runtime.
+/// In a two-sided stage, `call`'s future must be polled inside a tokio runtime
+/// with its time driver on.
 /// A panic of either side is caught in a dual write; elsewhere the authority's
 /// passes through, as without the layer.
 #[must_use = "a service does nothing until it is called"]

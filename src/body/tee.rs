@@ -3,6 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -27,18 +28,33 @@ pub enum CaptureError {
     Broken,
 }
 
+type Captured = Result<(Collected, Lease), CaptureError>;
+
+/// What has been kept so far. The reader empties it when it gives up: a body
+/// that is open for hours must not hold it that long.
+#[derive(Debug)]
+struct Kept {
+    chunks: Vec<Bytes>,
+    len: usize,
+    trailers: Option<HeaderMap>,
+    lease: Lease,
+}
+
+type Shared = Arc<Mutex<Option<Kept>>>;
+
+fn lock(shared: &Shared) -> MutexGuard<'_, Option<Kept>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Takes references to the chunks of a body, up to a limit, and hands them on
 /// at the body's end.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    chunks: Vec<Bytes>,
-    len: usize,
+    kept: Shared,
     limit: usize,
     /// A body that says how long it is may not be polled past its last byte.
     exact: Option<u64>,
-    trailers: Option<HeaderMap>,
-    lease: Lease,
-    tell: oneshot::Sender<Result<(Collected, Lease), CaptureError>>,
+    tell: Option<oneshot::Sender<Captured>>,
 }
 
 /// The other end of a [`Sink`].
@@ -47,15 +63,28 @@ pub(crate) enum Capture {
     /// Known already.
     Now(Collected, Lease),
     /// When the body has ended.
-    Later(oneshot::Receiver<Result<(Collected, Lease), CaptureError>>),
+    Later(Reader),
+}
+
+/// Waits for a body's end.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    told: oneshot::Receiver<Captured>,
+    kept: Shared,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        lock(&self.kept).take();
+    }
 }
 
 impl Capture {
-    pub(crate) async fn wait(self) -> Result<(Collected, Lease), CaptureError> {
+    pub(crate) async fn wait(self) -> Captured {
         match self {
             Self::Now(collected, lease) => Ok((collected, lease)),
             // A sink that is dropped without a word was dropped with its body.
-            Self::Later(told) => told.await.unwrap_or(Err(CaptureError::Gone)),
+            Self::Later(mut reader) => (&mut reader.told).await.unwrap_or(Err(CaptureError::Gone)),
         }
     }
 
@@ -63,7 +92,7 @@ impl Capture {
     pub(crate) fn now(self) -> Option<(Collected, Lease)> {
         match self {
             Self::Now(collected, lease) => Some((collected, lease)),
-            Self::Later(mut told) => told.try_recv().ok().and_then(Result::ok),
+            Self::Later(mut reader) => reader.told.try_recv().ok().and_then(Result::ok),
         }
     }
 }
@@ -71,16 +100,15 @@ impl Capture {
 impl Sink {
     pub(crate) fn new<B: Body>(body: &B, limit: usize, lease: Lease) -> (Box<Self>, Capture) {
         let (tell, told) = oneshot::channel();
+        let kept = Kept { chunks: Vec::new(), len: 0, trailers: None, lease };
+        let kept = Arc::new(Mutex::new(Some(kept)));
         let sink = Self {
-            chunks: Vec::new(),
-            len: 0,
+            kept: Arc::clone(&kept),
             limit,
             exact: body.size_hint().exact(),
-            trailers: None,
-            lease,
-            tell,
+            tell: Some(tell),
         };
-        (Box::new(sink), Capture::Later(told))
+        (Box::new(sink), Capture::Later(Reader { told, kept }))
     }
 
     /// Looks at what `body` just gave. The sink is spent, and gone, once it
@@ -97,52 +125,69 @@ impl Sink {
         };
         match frame {
             None => return this.finish(),
-            Some(Err(_)) => return this.fail(CaptureError::Broken),
+            Some(Err(_)) => return this.tell(Err(CaptureError::Broken)),
             Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    if let Err(error) = this.keep(data) {
-                        return this.fail(error);
-                    }
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    this.trailers = Some(trailers.clone());
+                if let Err(error) = this.keep(frame) {
+                    return this.tell(Err(error));
                 }
             }
         }
-        if body.is_end_stream() || this.exact == Some(this.len as u64) {
+        if body.is_end_stream() {
             this.finish();
         } else {
             *sink = Some(this);
         }
     }
 
-    fn keep(&mut self, data: &Bytes) -> Result<(), CaptureError> {
-        self.len += data.len();
-        if self.len > self.limit {
-            return Err(CaptureError::TooLarge);
+    fn keep(&self, frame: &Frame<Bytes>) -> Result<(), CaptureError> {
+        let mut kept = lock(&self.kept);
+        // Nobody waits any more.
+        let kept = kept.as_mut().ok_or(CaptureError::Gone)?;
+        if let Some(data) = frame.data_ref() {
+            kept.len += data.len();
+            if kept.len > self.limit {
+                return Err(CaptureError::TooLarge);
+            }
+            if !kept.lease.take(data.len()) {
+                return Err(CaptureError::NoRoom);
+            }
+            kept.chunks.push(data.clone());
+        } else if let Some(trailers) = frame.trailers_ref() {
+            kept.trailers = Some(trailers.clone());
         }
-        if !self.lease.take(data.len()) {
-            return Err(CaptureError::NoRoom);
-        }
-        self.chunks.push(data.clone());
         Ok(())
     }
 
-    fn finish(self) {
-        let data = match <[Bytes; 1]>::try_from(self.chunks) {
+    fn finish(&mut self) {
+        let Some(Kept { chunks, len, trailers, lease }) = lock(&self.kept).take() else {
+            return;
+        };
+        let data = match <[Bytes; 1]>::try_from(chunks) {
             Ok([only]) => only,
             Err(chunks) => {
-                let mut all = BytesMut::with_capacity(self.len);
+                let mut all = BytesMut::with_capacity(len);
                 chunks.iter().for_each(|chunk| all.extend_from_slice(chunk));
                 all.freeze()
             }
         };
-        let collected = Collected { data, trailers: self.trailers };
-        // The reader may have given up: its deadline came.
-        let _ = self.tell.send(Ok((collected, self.lease)));
+        self.tell(Ok((Collected { data, trailers }, lease)));
     }
 
-    fn fail(self, error: CaptureError) {
-        let _ = self.tell.send(Err(error));
+    fn tell(&mut self, captured: Captured) {
+        if let Some(tell) = self.tell.take() {
+            // The reader may have given up: its deadline came.
+            let _ = tell.send(captured);
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // A server that knows a body's length drops it after its last byte.
+        let len = lock(&self.kept).as_ref().map(|kept| kept.len as u64);
+        if self.exact.is_some() && self.exact == len {
+            self.finish();
+        }
     }
 }
 

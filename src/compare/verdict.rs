@@ -37,6 +37,9 @@ reasons! {
         /// The request's body is over
         /// [`Limits::captured_body`](crate::Limits::captured_body).
         RequestTooLarge = "request_too_large",
+        /// The authority answered without reading the whole request, so there
+        /// is no copy of it.
+        RequestUnread = "request_unread",
         /// An answer is over [`Limits::captured_body`](crate::Limits::captured_body).
         AnswerTooLarge = "answer_too_large",
         /// [`Limits::captured_bytes`](crate::Limits::captured_bytes) were in

@@ -13,6 +13,15 @@ use tokio::runtime;
 #[derive(Debug)]
 pub(super) struct Panicked;
 
+/// What a user's hook gives, unless it panics.
+pub(super) fn guarded<T>(hook: impl FnOnce() -> T) -> Option<T> {
+    let given = catch_unwind(AssertUnwindSafe(hook)).ok();
+    if given.is_none() {
+        tracing::error!(target: "tower_migration", "a hook panicked");
+    }
+    given
+}
+
 pin_project! {
     /// Ends with [`Panicked`] instead of unwinding into its owner.
     pub(super) struct CatchPanic<F> {
@@ -64,13 +73,14 @@ impl<T: Send + 'static> Future for Detached<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let Some(future) = &mut self.future else {
-            // Polled after its end, as `async` blocks panic for it.
+        // Taken out, so that one that panics is not handed to a task by the drop
+        // that follows.
+        let Some(mut future) = self.future.take() else {
             panic!("a detached future was polled after it had ended");
         };
         let poll = future.as_mut().poll(cx);
-        if poll.is_ready() {
-            self.future = None;
+        if poll.is_pending() {
+            self.future = Some(future);
         }
         poll
     }

@@ -105,10 +105,19 @@ where
 /// What it holds, it holds until then, and through the linger.
 pub(super) async fn outlive<P, F: Future>(settings: &Settings<P>, running: F, mut hold: Hold) {
     hold.mark.set_end(Outcome::Unknown.into());
-    if timeout(settings.limits.abandon_after, running).await.is_err() {
-        settings.core.counters.fault(hold.mark.side(), LegFault::Abandoned);
-        sleep(settings.core.linger()).await;
+    let mut running = Box::pin(running);
+    if timeout(settings.limits.abandon_after, &mut running).await.is_err() {
+        abandon(settings, running, hold).await;
     }
+}
+
+/// Drops a leg, which may land all the same for a while.
+pub(super) async fn abandon<P, F>(settings: &Settings<P>, running: F, mut hold: Hold) {
+    drop(running);
+    hold.mark.set_end(Outcome::Unknown.into());
+    settings.core.counters.fault(hold.mark.side(), LegFault::Abandoned);
+    sleep(settings.core.linger()).await;
+    drop(hold);
 }
 
 /// How the other leg ended, its answer read to the end and thrown away.
@@ -135,7 +144,7 @@ impl OtherEnd {
                 let protocol = &settings.protocol;
                 let outcome = protocol.judge(whole, &answer);
                 if outcome == Outcome::Applied {
-                    record.learn(Role::Other, protocol.late_keys(whole, &answer));
+                    record.learn_from::<Req, Res>(Role::Other, whole, &answer);
                 }
                 let code = P::code(&answer);
                 // A handler that streams may still be writing.

@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::{
     Ready, Settings,
-    guard::{CatchPanic, Panicked},
+    guard::{CatchPanic, Panicked, guarded},
     shadow::{self, Start},
 };
 use crate::{
@@ -82,7 +82,9 @@ where
     let Admission { word, authority: mut mark, other: cover, shadows } = admission;
     let stage = word.stage();
     let side = stage.authority();
-    let keys = settings.protocol.read_keys(&request);
+    // A key function that panics must not fail a read that did not need it.
+    let known = guarded(|| settings.protocol.read_keys(&request));
+    let keys = known.unwrap_or_else(Keys::none);
     let raced = core.order.observe(&keys);
     let lease = Arc::clone(&core.captured).lease(limits.captured_bytes);
     let dispatch = Dispatch { stage, side, role: Role::Authority, migration: core.id() };

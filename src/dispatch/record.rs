@@ -7,9 +7,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::Settings;
+use super::{Settings, guard::guarded};
 use crate::{
     observe::{Disagreement, Event, LegDetail, LegResult},
+    protocol::Seam,
     reconcile::{Keys, Place},
     stage::{Agreement, Outcome, Role, Side, Stage, agreement},
     telemetry::{LegFault, SkippedLeg},
@@ -33,7 +34,7 @@ struct State {
     results: [Option<LegResult>; 2],
     /// Places that the running other leg took on late; `None` once it ended.
     late: Option<Vec<Place>>,
-    /// A late key was in use before its place was taken, or was copied.
+    /// Something else may have been done to a late key meanwhile.
     overlapped: bool,
 }
 
@@ -69,6 +70,18 @@ impl<P: Send + Sync + 'static> Record<P> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`learn`](Self::learn), from an answer. A key function that panics
+    /// leaves the write's keys unknown, and harms nobody else.
+    pub(super) fn learn_from<Req, Res>(&self, role: Role, whole: &P::Whole, answer: &Res)
+    where
+        P: Seam<Req, Res>,
+    {
+        match guarded(|| self.settings.protocol.late_keys(whole, answer)) {
+            Some(keys) => self.learn(role, keys),
+            None => self.doubt(),
+        }
+    }
+
     /// A key that only an answer told. The authority's makes the other leg, if
     /// it is still running, take its place before the answer is released.
     pub(super) fn learn(&self, role: Role, keys: Keys) {
@@ -83,13 +96,19 @@ impl<P: Send + Sync + 'static> Record<P> {
         }
         state.keys = std::mem::take(&mut state.keys).union(late.clone());
         let order = &self.settings.core.order;
-        // A copy of the key that did not know of this write may have undone it.
-        state.overlapped |= order.copied_since(self.age, &late);
+        // A write or a copy of the key that did not know of this write may have
+        // come before it on one side and after it on the other.
+        state.overlapped |= order.touched_since(self.age, &late);
         if let Some(places) = &mut state.late {
             let (place, busy) = order.take_one(&late, self.authority.other());
             places.push(place);
             state.overlapped |= busy;
         }
+    }
+
+    /// What the write was about could not be told.
+    pub(super) fn doubt(&self) {
+        self.lock().overlapped = true;
     }
 
     /// The other leg has ended: its late places are free.
@@ -216,6 +235,9 @@ impl<P: Send + Sync + 'static> Report<P> {
                 LegDetail::Code(_) | LegDetail::Absorbed => {}
             }
             let took = self.began.elapsed();
+            if matches!(detail, LegDetail::Skipped(_)) {
+                record.other_ended();
+            }
             record.reported(self.role, LegResult { outcome, detail, took });
         }
         outcome

@@ -8,9 +8,9 @@ use tracing::Instrument;
 
 use super::{
     Ready, Settings,
-    guard::Detached,
+    guard::{Detached, guarded},
     leg::{LegEnd, leg},
-    other_leg::{Hold, OtherLeg, outlive},
+    other_leg::{Hold, OtherLeg, abandon, outlive},
     record::{Record, Report},
 };
 use crate::{
@@ -33,7 +33,10 @@ pub(crate) async fn dual_write<P, A, O, Req>(
 ) -> Result<P::Answer, A::Error>
 where
     P: Seam<Req, A::Response>,
-    A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send> + Send + 'static,
+    A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
     O: Service<Req, Response = A::Response, Error = A::Error, Future: Send> + Send + 'static,
     Req: Send + 'static,
 {
@@ -136,14 +139,14 @@ where
 
     async fn run<A, O, E>(
         self,
-        authority: Ready<A>,
+        mut authority: Ready<A>,
         mark: Mark,
         place: Place,
         mine: Report<P>,
         mut other: Option<OtherLeg<O, P>>,
     ) -> Answered<P, Req, A>
     where
-        A: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
+        A: Service<Req, Response = Res, Error = E, Future: Send> + Clone + Send + 'static,
         O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
         E: fmt::Display + Send + 'static,
     {
@@ -159,6 +162,11 @@ where
 
         let request = protocol.copy(&self.whole, self.dispatch(Role::Authority));
         let mut hold = Hold { mark, place, _permit: None };
+        // What was reserved by being ready (a permit, a slot) may be what the
+        // one ahead is waiting for.
+        if hold.place.waits() {
+            authority = authority.again();
+        }
         let turn = hold.place.turn();
         let mut running = Box::pin(
             leg(authority, request, turn, limits.ready_timeout)
@@ -170,8 +178,7 @@ where
             Ok(LegEnd::Answer(answer)) => {
                 let outcome = protocol.judge(&self.whole, &answer);
                 if outcome == Outcome::Applied {
-                    let late = protocol.late_keys(&self.whole, &answer);
-                    self.record.learn(Role::Authority, late);
+                    self.record.learn_from::<Req, Res>(Role::Authority, &self.whole, &answer);
                 }
                 let outcome = mine.answered(outcome, P::code(&answer));
                 (outcome, Ok(Ok((answer, hold.ended(outcome)))))
@@ -195,12 +202,22 @@ where
             Err(_) => {
                 // The waiting has ended; the leg has not.
                 let settings = Arc::clone(&self.settings);
-                let late = async {
+                // Pays for the body until the leg has ended.
+                let whole = Arc::clone(&self.whole);
+                let permit = Arc::clone(&settings.legs).try_acquire_owned();
+                let late = async move {
+                    let _whole = whole;
                     if let LegEnd::Answer(answer) = running.await {
                         P::drain(answer).await;
                     }
                 };
-                tokio::spawn(async move { outlive(&settings, late, hold).await });
+                tokio::spawn(async move {
+                    // Over the bound of running legs it is given up at once.
+                    match permit {
+                        Ok(_permit) => outlive(&settings, late, hold).await,
+                        Err(_) => abandon(&settings, late, hold).await,
+                    }
+                });
                 (mine.failed(LegFault::Timeout), Err(Refused::AuthorityTimeout))
             }
         };
@@ -279,7 +296,8 @@ where
                 leg.skip(SkippedLeg::AnswerTooLarge);
                 return None;
             };
-            match protocol.copy_after(&self.whole, dispatch, &answer) {
+            let built = guarded(|| protocol.copy_after(&self.whole, dispatch, &answer));
+            match built.flatten() {
                 Some(request) => request,
                 None => {
                     leg.skip(SkippedLeg::HookDeclined);

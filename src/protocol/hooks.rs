@@ -123,7 +123,7 @@ where
 /// The path of PUT, PATCH, DELETE and of reads; for any other write the path in
 /// the `Location` of a 201, where there is one.
 ///
-/// Paths are taken as they are, so `/a/` and `/a` are two keys. In a nested
+/// Paths are taken as they are, so `/a/` and `/a`, and `/%61`, are three keys. In a nested
 /// axum router the request's path lacks the prefix and the `Location` has it:
 /// give a key function of your own there.
 #[derive(Clone, Copy, Debug, Default)]

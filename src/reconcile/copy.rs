@@ -238,7 +238,6 @@ impl MigrationHandle {
 
     fn copied(&self, key: &Key, found: Option<u64>, attempts: u32, absorbed: usize) -> Copied {
         let cleaned = found.is_some_and(|marks| self.core.dirty().clear(key, marks));
-        self.core.order.note_copied(key);
         self.core.counters.copied(true);
         Copied { attempts, cleaned, absorbed }
     }

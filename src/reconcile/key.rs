@@ -27,13 +27,12 @@ impl Key {
         &self.0
     }
 
-    /// The keys above this one: `/a/b` lies under `/a` and `/`.
+    /// The keys above this one: `/a/b` lies under `/a`, `/a/` and `/`.
     pub(crate) fn ancestors(&self) -> impl Iterator<Item = &str> {
         let text = self.as_str();
-        text.rmatch_indices('/').filter_map(move |(at, _)| {
-            let above = if at == 0 { "/" } else { &text[..at] };
-            (above.len() < text.len()).then_some(above)
-        })
+        text.rmatch_indices('/')
+            .flat_map(move |(at, _)| [&text[..=at], &text[..at]])
+            .filter(move |above| !above.is_empty() && above.len() < text.len())
     }
 
     /// What the keys below this one start with.
@@ -158,6 +157,12 @@ impl<K: Into<Key>> From<K> for Keys {
     }
 }
 
+impl<K: Into<Key>> From<Vec<K>> for Keys {
+    fn from(keys: Vec<K>) -> Self {
+        keys.into_iter().collect()
+    }
+}
+
 impl<K: Into<Key>> From<Option<K>> for Keys {
     fn from(key: Option<K>) -> Self {
         key.into_iter().collect()
@@ -186,10 +191,11 @@ mod tests {
     #[test]
     fn ancestors_go_up_to_the_root_and_never_name_the_key_itself() {
         let above = |text: &str| Key::from(text).ancestors().map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(above("/a/b/c"), ["/a/b", "/a", "/"]);
+        assert_eq!(above("/a/b/c"), ["/a/b/", "/a/b", "/a/", "/a", "/"]);
         assert_eq!(above("/a"), ["/"]);
         assert_eq!(above("/"), Vec::<String>::new());
         assert_eq!(above("plain"), Vec::<String>::new());
-        assert_eq!(above("tenant/7"), ["tenant"]);
+        assert_eq!(above("tenant/7"), ["tenant/", "tenant"]);
+        assert_eq!(above("/a/"), ["/a", "/"]);
     }
 }

@@ -57,15 +57,15 @@ struct Table {
     running: usize,
     /// Places of running legs without a key, by age.
     keyless: BTreeSet<u64>,
-    /// Keys that were copied while a leg without a key ran, with the age of the
-    /// copy's end: the leg may turn out to be about one of them.
-    copied: VecDeque<(u64, Key)>,
-    /// Copies up to this age were forgotten: there were too many.
+    /// Keys whose legs or copies ended while a leg without a key ran, with the
+    /// age of that end: the leg may turn out to be about one of them.
+    touched: VecDeque<(u64, Key)>,
+    /// What was touched up to this age was forgotten: it was too much.
     forgotten: u64,
 }
 
-/// How many copied keys are remembered for legs that learn their key late.
-const COPIED: usize = 10_000;
+/// How many touched keys are remembered for legs that learn their key late.
+const TOUCHED: usize = 10_000;
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -241,29 +241,13 @@ impl KeyOrder {
         })
     }
 
-    /// Notes that `key` has been copied, for legs that learn only later that
-    /// they are about it.
-    pub(super) fn note_copied(&self, key: &Key) {
-        let mut table = self.lock();
-        if table.keyless.is_empty() {
-            return;
-        }
-        if table.copied.len() >= COPIED
-            && let Some((age, _)) = table.copied.pop_front()
-        {
-            table.forgotten = age;
-        }
-        let age = table.next;
-        table.copied.push_back((age, key.clone()));
-    }
-
-    /// Whether one of `keys` has been copied since the leg with this place,
-    /// which had no key then, took it. A copy that did not know of the leg may
-    /// have read before it and written after it.
-    pub(crate) fn copied_since(&self, id: u64, keys: &Keys) -> bool {
+    /// Whether a leg or a copy of one of `keys` has ended since the leg with
+    /// this place, which had no key then, took it. Neither knew of the other, so
+    /// they may have come in another order on the other side.
+    pub(crate) fn touched_since(&self, id: u64, keys: &Keys) -> bool {
         let table = self.lock();
         id < table.forgotten
-            || table.copied.iter().any(|(age, key)| *age > id && keys.iter().any(|k| k == key))
+            || table.touched.iter().any(|(age, key)| *age > id && keys.iter().any(|k| k == key))
     }
 
     /// Waits until somebody leaves a place; `check` is asked before and after.
@@ -319,17 +303,31 @@ impl KeyOrder {
 }
 
 impl Table {
+    fn touch(&mut self, key: &Key) {
+        if self.keyless.is_empty() {
+            return;
+        }
+        if self.touched.len() >= TOUCHED
+            && let Some((age, _)) = self.touched.pop_front()
+        {
+            self.forgotten = age;
+        }
+        self.touched.push_back((self.next, key.clone()));
+        self.next += 1;
+    }
+
     fn leave(&mut self, id: u64, keys: &Keys, side: Side) {
         self.running -= 1;
         if keys.is_empty() {
             self.keyless.remove(&id);
             let oldest = self.keyless.first().copied().unwrap_or(u64::MAX);
-            while self.copied.front().is_some_and(|(age, _)| *age <= oldest) {
-                self.copied.pop_front();
+            while self.touched.front().is_some_and(|(age, _)| *age <= oldest) {
+                self.touched.pop_front();
             }
         }
         self.places.remove(&id);
         for key in keys {
+            self.touch(key);
             let Some(entry) = self.entries.get_mut(key) else {
                 continue;
             };
@@ -362,6 +360,11 @@ impl Place {
     /// Its age: later places have greater ones.
     pub(crate) const fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether somebody is ahead.
+    pub(crate) const fn waits(&self) -> bool {
+        self.turn.is_some()
     }
 
     /// The future of this place's turn; ready at once when nobody is ahead.

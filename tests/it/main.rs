@@ -21,6 +21,7 @@ mod hangups;
 mod matrix;
 mod order;
 mod readiness;
+mod regressions;
 mod shadow;
 mod sockets;
 mod telemetry;

@@ -84,6 +84,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let whole = match protocol.watched(watched).await {
             Ok(whole) => whole,
             Err(CaptureError::TooLarge) => return skipped(SkipReason::RequestTooLarge),
+            Err(CaptureError::Gone) => return skipped(SkipReason::RequestUnread),
             Err(error) => return skipped(lost(error)),
         };
         *label = protocol.label(&whole);

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     compare::{Diff, FailReason, InconclusiveReason, Mismatch, SkipReason, Verdict},
-    flag::{End, Mark},
+    flag::{End, Mark, later},
     observe::{Event, ShadowRead},
     protocol::{Dispatch, Seam},
     reconcile::{Keys, Observation},
@@ -82,7 +82,7 @@ pub(super) fn start<P, A, O, Req>(
         settings: Arc::clone(settings),
         stage,
         keys,
-        deadline: Instant::now() + settings.limits.shadow_deadline,
+        deadline: later(settings.limits.shadow_deadline),
         authority_took,
         progress: Progress::default(),
     };

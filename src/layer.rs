@@ -100,7 +100,8 @@ impl Limits {
 
     /// How long anybody waits for a leg of a dual write (default 30 s),
     /// queueing for its key included. The leg itself goes on: a database call
-    /// cannot be stopped by looking away. The authority's client gets 504.
+    /// cannot be stopped by looking away. The authority's client gets 504; its
+    /// leg goes on if one of [`running_legs`](Self::running_legs) is free.
     pub fn leg_timeout(mut self, limit: Duration) -> Self {
         self.leg_timeout = limit;
         self
@@ -123,8 +124,8 @@ impl Limits {
         self
     }
 
-    /// How many legs may queue for one key on the other side (default 64). Over
-    /// it: as [`running_legs`](Self::running_legs).
+    /// How many legs may run and queue for one key on the other side (default
+    /// 64). Over it: as [`running_legs`](Self::running_legs).
     pub fn key_queue(mut self, count: usize) -> Self {
         self.key_queue = count;
         self

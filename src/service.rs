@@ -281,7 +281,10 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         Req: Send + 'static,
     {
         let settings = Arc::clone(&self.settings);
-        let (old, new) = (self.take_old(), self.take_new());
+        // What being ready has reserved may be what those need that the flip
+        // waits for.
+        drop((self.take_old(), self.take_new()));
+        let (old, new) = (Ready::clone_of(&self.old), Ready::clone_of(&self.new));
         both(async move {
             let admission = loop {
                 settings.core.wait_released().await;

@@ -41,6 +41,13 @@ impl Hold {
     }
 }
 
+/// What the client's future hears of the other leg.
+pub(super) enum Told {
+    Ended(Outcome),
+    /// A copy brought what the authority made of the write.
+    Absorbed,
+}
+
 /// The other leg, about to be run.
 pub(super) struct OtherLeg<S, P: Send + Sync + 'static> {
     pub(super) service: Ready<S>,
@@ -59,7 +66,7 @@ where
         &self,
         other: OtherLeg<O, P>,
         request: Req,
-    ) -> oneshot::Receiver<Outcome>
+    ) -> oneshot::Receiver<Told>
     where
         O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
         E: fmt::Display + Send + 'static,
@@ -82,15 +89,16 @@ where
             match timeout(settings.limits.leg_timeout, &mut running).await {
                 Ok(end) => {
                     hold.mark.record(report.took());
+                    let absorbed = matches!(end, OtherEnd::Absorbed);
                     let outcome = end.report(report);
                     hold.mark.set_end(outcome.into());
                     record.other_ended();
                     drop(hold);
                     // The client may not wait for it.
-                    let _ = tell.send(outcome);
+                    let _ = tell.send(if absorbed { Told::Absorbed } else { Told::Ended(outcome) });
                 }
                 Err(_) => {
-                    let _ = tell.send(report.failed(LegFault::Timeout));
+                    let _ = tell.send(Told::Ended(report.failed(LegFault::Timeout)));
                     outlive(&settings, running, hold).await;
                     record.other_ended();
                 }

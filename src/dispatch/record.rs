@@ -96,14 +96,15 @@ impl<P: Send + Sync + 'static> Record<P> {
         }
         state.keys = std::mem::take(&mut state.keys).union(late.clone());
         let order = &self.settings.core.order;
-        // A write or a copy of the key that did not know of this write may have
-        // come before it on one side and after it on the other.
-        state.overlapped |= order.touched_since(self.age, &late);
         if let Some(places) = &mut state.late {
             let (place, busy) = order.take_one(&late, self.authority.other());
             places.push(place);
             state.overlapped |= busy;
         }
+        // A write or a copy of the key that did not know of this write may have
+        // come before it on one side and after it on the other. Asked after the
+        // place was taken: what ends in between is seen here or there.
+        state.overlapped |= order.touched_since(self.age, &late);
     }
 
     /// What the write was about could not be told.
@@ -138,7 +139,11 @@ impl<P: Send + Sync + 'static> Record<P> {
             let [Some(authority), Some(other)] = &state.results else {
                 return;
             };
-            let results = [authority.clone(), other.clone()];
+            let mut results = [authority.clone(), other.clone()];
+            if results[1].detail == LegDetail::Absorbed {
+                // The copy brought what the authority made of it.
+                results[1].outcome = results[0].outcome;
+            }
             // Two answers that name different things have made two things.
             let mut keys = state.keys.clone();
             let nameless = keys.is_empty();

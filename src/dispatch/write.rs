@@ -10,7 +10,7 @@ use super::{
     Ready, Settings,
     guard::{Detached, guarded},
     leg::{LegEnd, leg},
-    other_leg::{Hold, OtherLeg, abandon, outlive},
+    other_leg::{Hold, OtherLeg, Told, abandon, outlive},
     record::{Record, Report},
 };
 use crate::{
@@ -230,7 +230,11 @@ where
         let theirs = match (policy, told) {
             (FailurePolicy::AuthorityWins, _) => Outcome::NotRun,
             (_, None) => Outcome::NotRun,
-            (_, Some(told)) => told.await.unwrap_or(Outcome::Unknown),
+            (_, Some(told)) => match told.await {
+                Ok(Told::Ended(theirs)) => theirs,
+                Ok(Told::Absorbed) => outcome,
+                Err(_) => Outcome::Unknown,
+            },
         };
         let answer =
             ahead.map(|answer| answer.map(|(ahead, mark)| P::keep(ahead, self.kept_end(mark))));
@@ -278,7 +282,7 @@ where
         leg: OtherLeg<O, P>,
         outcome: Outcome,
         ahead: &mut Result<Result<(P::Ahead, Mark), E>, Refused>,
-    ) -> Option<oneshot::Receiver<Outcome>>
+    ) -> Option<oneshot::Receiver<Told>>
     where
         O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
         E: fmt::Display + Send + 'static,

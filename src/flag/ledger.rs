@@ -117,11 +117,11 @@ pub(crate) struct Ledger {
     linger: Mutex<Linger>,
 }
 
-/// By slot: until when its writes may still land although nothing of them is
-/// left here. Locked when a write is cut off, and by flips.
+/// By slot and side: until when writes may still land although nothing of them
+/// is left here. Locked when a write is cut off, and by flips.
 #[derive(Debug, Default)]
 struct Linger {
-    until: [Option<Instant>; SLOTS],
+    until: [[Option<Instant>; 2]; SLOTS],
     length: Duration,
 }
 
@@ -152,7 +152,7 @@ impl Ledger {
         for cell in ledger.shards.iter().flat_map(Shard::cells) {
             cell.store(0, Ordering::SeqCst);
         }
-        *ledger.lock_linger() = Linger { until: [None; SLOTS], length: linger };
+        *ledger.lock_linger() = Linger { until: [[None; 2]; SLOTS], length: linger };
         ledger
     }
 
@@ -271,7 +271,7 @@ impl Ledger {
         (0..SLOTS).find(|slot| {
             *slot != current
                 && self.count(|row, kind| kind.is_write() && row == *slot) == 0
-                && self.lingers_until(|s| s == *slot).is_none_or(|until| until <= now)
+                && self.lingers_until(|s, _| s == *slot).is_none_or(|until| until <= now)
         })
     }
 
@@ -279,23 +279,26 @@ impl Ledger {
         self.linger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn linger(&self, slot: usize) {
+    fn linger(&self, slot: usize, side: Side) {
         let mut linger = self.lock_linger();
         let until = later(linger.length);
-        if let Some(cell) = linger.until.get_mut(slot) {
+        if let Some(cell) = linger.until.get_mut(slot).map(|sides| &mut sides[side.index()]) {
             *cell = (*cell).max(Some(until));
         }
     }
 
-    fn lingers_until(&self, slots: impl Fn(usize) -> bool) -> Option<Instant> {
+    fn lingers_until(&self, which: impl Fn(usize, Side) -> bool) -> Option<Instant> {
         let linger = self.lock_linger();
-        (0..SLOTS).filter(|slot| slots(*slot)).filter_map(|slot| linger.until[slot]).max()
+        let all = (0..SLOTS).flat_map(|slot| Side::ALL.map(|side| (slot, side)));
+        all.filter(|(slot, side)| which(*slot, *side))
+            .filter_map(|(slot, side)| linger.until[slot][side.index()])
+            .max()
     }
 
     /// Whether writes of earlier slots than `current` may still land although
     /// no mark of theirs is left.
     pub(crate) fn is_lingering(&self, current: usize) -> bool {
-        self.lingers_until(|slot| slot != current).is_some_and(|until| until > Instant::now())
+        self.lingers_until(|slot, _| slot != current).is_some_and(|until| until > Instant::now())
     }
 
     /// Waits until no write of an earlier epoch is running or lingering.
@@ -303,14 +306,15 @@ impl Ledger {
     pub(crate) async fn settled(&self, current: impl Fn() -> usize) {
         self.wait(|| {
             let current = current();
-            (self.earlier_writes(current) == 0).then(|| self.lingers_until(|slot| slot != current))
+            (self.earlier_writes(current) == 0)
+                .then(|| self.lingers_until(|slot, _| slot != current))
         })
         .await;
     }
 
     /// Waits until nothing runs on `side`, nor may still land there.
     pub(crate) async fn drained(&self, side: Side) {
-        self.wait(|| (self.on_side(side) == 0).then(|| self.lingers_until(|_| true))).await;
+        self.wait(|| (self.on_side(side) == 0).then(|| self.lingers_until(|_, s| s == side))).await;
     }
 
     /// Waits until no dual write's leg and no shadow read is left.
@@ -435,7 +439,7 @@ impl Drop for Mark {
     #[inline]
     fn drop(&mut self) {
         if self.lingers {
-            self.ledger.linger(usize::from(self.row));
+            self.ledger.linger(usize::from(self.row), self.kind.side());
         }
         self.shard.finished[usize::from(self.row)][self.kind.index()][self.end as usize]
             .fetch_add(1, Ordering::SeqCst);

@@ -43,6 +43,11 @@ impl Core {
     /// authority. No key makes the wrong side suspect.
     pub(crate) fn mark_dirty(&self, keys: &Keys, right: Side) {
         let wrong = right.other();
+        let stage = self.word().stage();
+        if !stage.is_two_sided() && stage.authority() == right {
+            // The wrong side is not written any more: stale as a whole.
+            return;
+        }
         if keys.is_empty() {
             self.untracked[wrong.index()].fetch_add(1, Ordering::Relaxed);
             let was = self.sync[wrong.index()].compare_exchange(

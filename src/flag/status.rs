@@ -106,8 +106,8 @@ pub struct Status {
     pub dirty_right_on_new: usize,
     /// Dirty keys claimed by both sides.
     pub conflicts: usize,
-    /// Writes that failed on old and left no dirty key (they had none, or the
-    /// set was full), since old was last confirmed. Not 0: verify before you
+    /// Writes after which old may differ, and which left no dirty key (they had
+    /// none, or the set was full), since old was last confirmed. Not 0: verify before you
     /// confirm, since what was copied before the failure may differ.
     pub untracked_on_old: u64,
     /// The same on new.

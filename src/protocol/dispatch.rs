@@ -7,7 +7,7 @@ use crate::stage::{Role, Side, Stage};
 ///
 /// A handler with effects outside the data (mail, a queue, a counter) looks at
 /// it and acts for the authority's leg only. Requests of one-sided stages, and
-/// reads that are not sampled, do not have it: there is one leg, and the
+/// reads that are neither sampled nor covered by a fallback, do not have it: there is one leg, and the
 /// request is handed on untouched.
 ///
 /// ```

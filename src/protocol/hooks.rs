@@ -50,8 +50,8 @@ impl<'a> Head<'a> {
 
 /// Decides which requests are reads.
 ///
-/// Called once per request, on every stage, before anything else: keep it
-/// cheap. The default is [`ByMethod`]. Any `Fn(&Head<'_>) -> Operation` is one.
+/// Called once per request (but for CONNECT and GET upgrades), on every stage,
+/// before anything else: keep it cheap. The default is [`ByMethod`]. Any `Fn(&Head<'_>) -> Operation` is one.
 ///
 /// A write that is taken for a read is lost on the other side; a read that is
 /// taken for a write merely costs more. When in doubt: `Write`.
@@ -87,7 +87,8 @@ impl Classify for ByMethod {
 /// Says what a request is about.
 ///
 /// Called in the two-sided stages only: once for each write, after its body has
-/// been collected, and once for each sampled read. The default is [`HttpKeys`];
+/// been collected, and once for each read that is sampled or covered by a
+/// fallback. The default is [`HttpKeys`];
 /// any `Fn(&Head<'_>, &Bytes) -> K` with `K: Into<Keys>` is one, for the
 /// request alone.
 ///

@@ -31,7 +31,7 @@ const fn text(reason: Refused) -> (&'static str, &'static str) {
         }
         Refused::AuthorityTimeout => (
             "Timed out",
-            "The write may have been applied, or may be yet. Read before you try again.",
+            "The request may have been applied, or may be yet. Read before you try again.",
         ),
         Refused::AuthorityNotReady => ("Not ready", "The service took no request in time."),
         Refused::AuthorityPanicked => {

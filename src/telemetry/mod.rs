@@ -40,8 +40,8 @@
 //! | `tower_migration_copies_total` | counter | `result` | keys copied: `copied`, `failed` |
 //! | `tower_migration_observer_panics_total` | counter | – | panics in an [`Observer`](crate::Observer) |
 //!
-//! Histograms are published as bucket middles; see [`bucket`](self) for the
-//! error: at most an eighth of the value.
+//! Histograms are published as bucket middles: off by at most an eighth of the
+//! value.
 
 mod counters;
 mod histogram;

@@ -55,13 +55,15 @@ impl Row<'_> {
 /// A way for a side to behave: its name, what that counts as, and the side.
 type Way = (&'static str, &'static str, fn() -> Fake);
 
-const WAYS: [Way; 12] = [
+const WAYS: [Way; 14] = [
     ("200", "applied", || Fake::says(200, "yes")),
     ("201", "applied", || Fake::says(201, "yes")),
     ("302", "applied", || Fake::says(302, "yes")),
     ("409", "refused", || Fake::says(409, "no")),
     ("429", "refused", || Fake::says(429, "no")),
     ("304", "refused", || Fake::says(304, "no")),
+    ("307", "refused", || Fake::says(307, "no")),
+    ("308", "refused", || Fake::says(308, "no")),
     ("500", "unknown", || Fake::says(500, "oops")),
     ("408", "unknown", || Fake::says(408, "oops")),
     ("error", "unknown", Fake::errs),
@@ -149,7 +151,7 @@ async fn every_cell_has_one_row_and_behaves_as_it_says() {
             }
         }
     }
-    assert_eq!(cells, (4 * 3 + 1) * 2 * 2 * 12 * 12);
+    assert_eq!(cells, (4 * 3 + 1) * 2 * 2 * 14 * 14);
 }
 
 #[expect(clippy::too_many_arguments, reason = "one argument a dimension of the table")]

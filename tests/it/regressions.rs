@@ -12,7 +12,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio_test::task;
+use tokio_test::{assert_pending, task};
 use tower::{Service, ServiceExt};
 use tower_migration::{
     BoxFuture, Event, FailurePolicy, FlagStore, Limits, MemoryStore, MigrationHandle,
@@ -800,4 +800,98 @@ async fn a_store_that_panics_does_not_leave_the_exit_off_the_record() {
     rig.handle.rollback().await.unwrap();
     tokio::time::sleep(SECOND * 60).await;
     assert_eq!(store.inner.record().stage, rig.handle.stage());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_kept_and_not_polled_holds_nothing_up() {
+    let (new, _, permits) = stepped();
+    let rig = Rig::new(Fake::says(200, "old"), new).at(Stage::WriteBoth).await;
+    rig.ask(put("/first", "")).await;
+    rig.quiesce().await;
+    let handle = rig.handle.clone();
+    let mut step = task::spawn(handle.advance());
+    assert_pending!(step.poll());
+    let under_way = tokio::spawn(rig.service.clone().oneshot(put("/second", "")));
+    rig.quiesce().await;
+    permits.add_permits(1);
+    rig.quiesce().await;
+    assert_pending!(step.poll());
+    assert!(rig.handle.status().holding);
+    // From here on nobody polls it.
+    let held = tokio::spawn(rig.service.clone().oneshot(put("/third", "")));
+    tokio::time::sleep(SECOND * 2).await;
+    assert!(!rig.handle.status().holding, "1 s at most");
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    permits.add_permits(5);
+    under_way.await.unwrap().unwrap();
+    rig.quiesce().await;
+    assert!(step.await.is_err());
+    assert_eq!(rig.handle.stage(), Stage::WriteBoth);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_kept_and_not_polled_does_not_close_the_exit() {
+    let (old, _latch) = latched(200, "old");
+    let rig = Rig::new(old, Fake::says(200, "new")).at(Stage::ReadNew).await;
+    rig.ask(put("/a", "1")).await;
+    let handle = rig.handle.clone();
+    let mut step = task::spawn(handle.move_to(Stage::WriteBoth));
+    assert_pending!(step.poll());
+    let exit = tokio::time::timeout(SECOND, rig.handle.rollback());
+    assert_eq!(exit.await.expect("no waiting").unwrap().to, Stage::WriteBoth);
+    drop(step);
+    assert_eq!(rig.handle.stage(), Stage::WriteBoth);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_on_new_do_not_keep_old_from_draining() {
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(500, ""));
+    let rig = rig.at(Stage::NewOnly).await;
+    rig.ask(put("/a", "")).await;
+    let began = tokio::time::Instant::now();
+    rig.handle.drained(Side::Old).await;
+    assert!(began.elapsed().is_zero());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absorbed_leg_agrees_with_a_refusal() {
+    let (old, let_old) = latched(409, "no");
+    let rig = Rig::with(old, Fake::says(200, "new"), |layer| {
+        layer.failure_policy(FailurePolicy::RequireBoth)
+    })
+    .at(Stage::WriteBoth)
+    .await;
+    let key = Key::from("/a");
+    let again = Arc::new(AtomicUsize::new(0));
+    let gate = Latch::default();
+    let mut copying = task::spawn(rig.handle.copy_key(&key, Side::Old, || {
+        let (again, gate) = (Arc::clone(&again), gate.clone());
+        async move {
+            if again.fetch_add(1, Ordering::SeqCst) == 0 {
+                gate.passed().await;
+            }
+            Ok::<(), Infallible>(())
+        }
+    }));
+    assert_pending!(copying.poll());
+    let write = tokio::spawn(rig.service.clone().oneshot(put("/a", "1")));
+    rig.quiesce().await;
+    let_old.open();
+    rig.quiesce().await;
+    gate.open();
+    assert_eq!(copying.await.unwrap().absorbed, 1);
+    let answer = write.await.unwrap().unwrap();
+    assert_eq!(answer.status(), 409, "a plain refusal, and no partial write");
+    assert!(rig.handle.dirty_keys().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leg_that_fails_after_the_flip_to_new_only_leaves_no_mark() {
+    let (old, latch) = latched(500, "");
+    let rig = Rig::new(old, Fake::says(200, "")).at(Stage::ReadNew).await;
+    rig.ask(put("/a", "")).await;
+    rig.handle.advance().await.unwrap();
+    latch.open();
+    rig.quiesce().await;
+    assert!(rig.handle.dirty_keys().is_empty(), "old is stale as a whole");
 }

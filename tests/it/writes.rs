@@ -38,6 +38,26 @@ async fn each_stage_sends_reads_and_writes_where_the_table_says() {
 }
 
 #[tokio::test]
+async fn by_default_four_methods_are_reads() {
+    for (method, legs) in [
+        ("GET", 1),
+        ("HEAD", 1),
+        ("OPTIONS", 1),
+        ("TRACE", 1),
+        ("POST", 2),
+        ("PUT", 2),
+        ("PATCH", 2),
+        ("DELETE", 2),
+        ("PURGE", 2),
+    ] {
+        let rig = both().at(Stage::WriteBoth).await;
+        rig.ask(Request::builder().method(method).uri("/a").body(body("")).unwrap()).await;
+        rig.quiesce().await;
+        assert_eq!(rig.old.count() + rig.new.count(), legs, "{method}");
+    }
+}
+
+#[tokio::test]
 async fn one_sided_requests_are_handed_on_untouched() {
     #[derive(Clone, Debug, PartialEq)]
     struct Mine(u8);

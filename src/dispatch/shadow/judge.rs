@@ -151,6 +151,9 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             if core.touches_dirty(&self.keys) {
                 return skipped(SkipReason::Dirty);
             }
+            if !core.is_synced(other_side) {
+                return skipped(SkipReason::Unsynced);
+            }
         }
         (Verdict::Mismatch(diff), None)
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Turn, record::NotSaved};
+use super::{Turn, lent::Lent, record::NotSaved};
 use crate::{
     flag::{Core, Moved, Reason, StoreError, Word},
     stage::{Permission, Stage},
@@ -14,26 +14,31 @@ impl Core {
     /// The flip under which writes are held.
     pub(super) async fn held(
         self: &Arc<Self>,
-        turn: Turn,
+        mut lent: Lent,
         to: Stage,
         needs: Permission,
     ) -> Result<Moved, Vec<Reason>> {
-        let mut restore = Restore { core: Arc::clone(self), held: None, armed: true };
-        self.open_epoch(Word::raised);
-        self.wait_settled(self.options.step_deadline).await.map_err(|r| vec![r])?;
+        let one = |reason| vec![reason];
+        let restore = Restore { core: Arc::clone(self), held: None, armed: true };
+        lent.change(restore, |core| core.open_epoch(Word::raised)).map_err(one)?;
+        self.wait_settled(self.options.step_deadline, lent.lost()).await.map_err(one)?;
 
-        restore.held = Some(Instant::now());
-        self.open_epoch(|word| word.raised().holding());
-        self.wait_settled(self.options.hold).await.map_err(|reason| {
-            vec![match reason {
+        let hold = self.options.hold;
+        lent.hold(hold, |core| core.open_epoch(|word| word.raised().holding())).map_err(one)?;
+        // The watch ends the hold at the same moment; which of the two is first
+        // does not matter.
+        let settled = self.wait_settled(hold, lent.lost()).await;
+        settled.map_err(|reason| {
+            one(match reason {
                 Reason::NotSettled { writes, waited } => {
                     Reason::HoldTooLong { writes, held: waited }
                 }
                 other => other,
-            }]
+            })
         })?;
         self.check(needs)?;
-        Commit { core: Arc::clone(self), turn, to, restore: Some(restore) }.run().await
+        let (turn, restore) = lent.take().map_err(one)?;
+        Commit { core: Arc::clone(self), turn, to, restore }.run().await
     }
 }
 
@@ -42,6 +47,12 @@ pub(super) struct Restore {
     core: Arc<Core>,
     held: Option<Instant>,
     armed: bool,
+}
+
+impl Restore {
+    pub(super) fn holds(&mut self) {
+        self.held = Some(Instant::now());
+    }
 }
 
 impl Drop for Restore {

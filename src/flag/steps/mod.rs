@@ -16,6 +16,7 @@
 
 mod held;
 mod hurried;
+mod lent;
 mod record;
 
 use std::{
@@ -31,7 +32,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::held::Commit;
+use self::{held::Commit, lent::Lent};
 use super::{Blocked, Core, Moved, Reason, Word, later};
 use crate::{
     reconcile::{Key, RightSide},
@@ -110,13 +111,16 @@ impl Core {
         if passage == Passage::Emergency {
             return Ok(self.exit(turn, to).await);
         }
-        self.wait_settled(self.options.step_deadline).await.map_err(|r| blocked(vec![r]))?;
+        let lent = Lent::new(Arc::clone(self), turn);
+        let waited = self.wait_settled(self.options.step_deadline, lent.lost()).await;
+        waited.map_err(|r| blocked(vec![r]))?;
         // What ended meanwhile may have left something behind.
         self.check(needs).map_err(blocked)?;
         if passage == Passage::Held {
-            return self.held(turn, to, needs).await.map_err(blocked);
+            return self.held(lent, to, needs).await.map_err(blocked);
         }
-        let commit = Commit { core: Arc::clone(self), turn, to, restore: None };
+        let (turn, restore) = lent.take().map_err(|r| blocked(vec![r]))?;
+        let commit = Commit { core: Arc::clone(self), turn, to, restore };
         commit.run().await.map_err(blocked)
     }
 
@@ -182,11 +186,16 @@ impl Core {
         self.ledger.earlier_writes(slot) == 0 && !self.ledger.is_lingering(slot)
     }
 
-    /// Waits for the writes of earlier epochs, at most `limit`.
-    pub(super) async fn wait_settled(&self, limit: Duration) -> Result<(), Reason> {
+    /// Waits for the writes of earlier epochs, at most `limit`, or until the
+    /// step has lost its turn.
+    pub(super) async fn wait_settled(
+        &self,
+        limit: Duration,
+        lost: impl Future<Output = ()>,
+    ) -> Result<(), Reason> {
         let began = Instant::now();
         let settled = self.ledger.settled(|| self.word().settling_slot());
-        match timeout_at(later(limit), first_of(settled, self.is_overtaken())).await {
+        match timeout_at(later(limit), first_of(settled, lost)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(())) => Err(Reason::Overtaken),
             Err(_) => {
@@ -208,9 +217,11 @@ impl Core {
     }
 
     pub(in crate::flag) async fn confirm(&self, side: Side) -> Result<(), Blocked> {
+        let turn = Arc::clone(&self.step).try_lock_owned();
+        // Read with the turn in hand: nobody moves the flag from here on.
         let stage = self.word().stage();
         let blocked = |reason| Blocked::new(stage, None, vec![reason]);
-        let Ok(_turn) = Arc::clone(&self.step).try_lock_owned() else {
+        let Ok(_turn) = turn else {
             return Err(blocked(Reason::Busy));
         };
         if !stage.is_two_sided() {
@@ -226,12 +237,13 @@ impl Core {
         // Set before it is saved: a failure meanwhile makes it suspect again,
         // and that stays.
         let before = self.sync().get(side);
+        let untracked = self.untracked[side.index()].load(Ordering::Relaxed);
         self.set_sync(side, SyncState::Synced);
         let confirming = Confirming { core: self, side, before, armed: true };
         let saved = self.save(stage, self.options.step_deadline).await;
         saved.map_err(|failed| blocked(Reason::Store(failed.error)))?;
         confirming.done();
-        let untracked = self.untracked[side.index()].swap(0, Ordering::Relaxed);
+        self.untracked[side.index()].fetch_sub(untracked, Ordering::Relaxed);
         tracing::info!(
             target: "tower_migration",
             migration = %self.name(), %side, untracked,
@@ -242,7 +254,14 @@ impl Core {
 
     pub(in crate::flag) async fn close(&self) {
         self.ledger.quiet().await;
-        let _turn = Arc::clone(&self.step).lock_owned().await;
+        // A step under way is waited for; one that cannot come to an end, since
+        // its store does not answer, is made to give way.
+        let patience = self.options.step_deadline.saturating_add(self.options.hold);
+        let turn = timeout_at(later(patience), Arc::clone(&self.step).lock_owned()).await;
+        let _turn = match turn {
+            Ok(turn) => turn,
+            Err(_) => self.overtake().await,
+        };
         self.shut_down.store(true, Ordering::SeqCst);
         self.save_clean().await;
         self.publish();

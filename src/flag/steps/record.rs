@@ -118,7 +118,8 @@ impl Core {
                 drop(turn);
                 sleep(RETRY).await;
                 turn = Arc::clone(&self.step).lock_owned().await;
-                if self.word().stage() != stage {
+                let shut_down = self.shut_down.load(Ordering::SeqCst);
+                if self.word().stage() != stage || shut_down {
                     return;
                 }
             }

@@ -49,7 +49,7 @@ fn nothing(lease: Lease) -> Capture {
     Capture::Now(Collected { data: Bytes::new(), trailers: None }, lease)
 }
 
-/// Section 3 of the agreement: what a status says about a write.
+/// What a status says about a write.
 fn outcome(status: StatusCode) -> Outcome {
     match status {
         StatusCode::REQUEST_TIMEOUT => Outcome::Unknown,

@@ -71,3 +71,44 @@ async fn every_leg_has_a_span_under_the_requests_own() {
     seen.retain(|(name, _)| name != "request");
     assert_eq!(seen, expected.map(|name| (name.to_owned(), parent.clone())));
 }
+
+#[tokio::test]
+async fn the_log_warns_of_a_flag_in_memory_and_of_writes_without_keys() {
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<Mutex<Vec<String>>>);
+    struct Message<'a>(&'a mut Vec<String>);
+    impl tracing::field::Visit for Message<'_> {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            if field.name() == "message" {
+                self.0.push(format!("{value:?}"));
+            }
+        }
+    }
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
+        fn on_event(
+            &self,
+            event: &tracing::Event<'_>,
+            _: tracing_subscriber::layer::Context<'_, S>,
+        ) {
+            if *event.metadata().level() == tracing::Level::WARN {
+                event.record(&mut Message(&mut self.0.lock().unwrap()));
+            }
+        }
+    }
+
+    let warnings = Warnings::default();
+    let subscriber = tracing_subscriber::registry().with(warnings.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let handle = MigrationHandle::new("warned");
+    let layer = MigrationLayer::new(handle.clone(), ()).without_keys();
+    let _service = layer.layer(());
+    handle.advance().await.unwrap();
+    handle.rollback().await.unwrap();
+    let seen = warnings.0.lock().unwrap();
+    let count = |text: &str| seen.iter().filter(|seen| seen.contains(text)).count();
+    assert_eq!(count("writes have no keys"), 1, "{seen:?}");
+    assert_eq!(count("kept in memory only"), 1, "at the first step: {seen:?}");
+}

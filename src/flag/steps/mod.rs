@@ -112,8 +112,10 @@ impl Core {
             return Ok(self.exit(turn, to).await);
         }
         let lent = Lent::new(Arc::clone(self), turn);
-        let waited = self.wait_settled(self.options.step_deadline, lent.lost()).await;
-        waited.map_err(|r| blocked(vec![r]))?;
+        if needs.settled {
+            let waited = self.wait_settled(self.options.step_deadline, lent.lost()).await;
+            waited.map_err(|r| blocked(vec![r]))?;
+        }
         // What ended meanwhile may have left something behind.
         self.check(needs).map_err(blocked)?;
         if passage == Passage::Held {

@@ -33,12 +33,12 @@
 //! kilobytes a core.
 
 mod kind;
+mod shard;
 
 use std::{
-    cell::Cell,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -49,8 +49,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::kind::{ENDS, KINDS};
 pub(crate) use self::kind::{End, Kind};
+use self::shard::{Shard, thread_index};
 use super::gate::{Gate, Word};
 use crate::{
     stage::{Role, Side},
@@ -62,51 +62,6 @@ pub(crate) const SLOTS: usize = 16;
 /// The row of reads and shadow reads, which have no epoch.
 const READS: usize = SLOTS;
 const ROWS: usize = SLOTS + 1;
-
-/// One thread's counters, on cache lines of their own.
-#[repr(align(128))]
-#[derive(Debug)]
-struct Shard {
-    started: [[AtomicU64; KINDS]; ROWS],
-    finished: [[[AtomicU64; ENDS]; KINDS]; ROWS],
-    durations: [[AtomicU64; BUCKETS]; KINDS],
-}
-
-impl Shard {
-    const fn new() -> Self {
-        Self {
-            started: [const { [const { AtomicU64::new(0) }; KINDS] }; ROWS],
-            finished: [const { [const { [const { AtomicU64::new(0) }; ENDS] }; KINDS] }; ROWS],
-            durations: [const { [const { AtomicU64::new(0) }; BUCKETS] }; KINDS],
-        }
-    }
-
-    fn cells(&self) -> impl Iterator<Item = &AtomicU64> {
-        self.started
-            .iter()
-            .flatten()
-            .chain(self.finished.iter().flatten().flatten())
-            .chain(self.durations.iter().flatten())
-    }
-}
-
-thread_local! {
-    static INDEX: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-/// This thread's number, given out in order so that neighbours do not share.
-fn thread_index() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    // While a thread is torn down any shard will do.
-    INDEX
-        .try_with(|index| {
-            if index.get() == usize::MAX {
-                index.set(NEXT.fetch_add(1, Ordering::Relaxed));
-            }
-            index.get()
-        })
-        .unwrap_or(0)
-}
 
 /// All counters of one migration.
 #[derive(Debug)]

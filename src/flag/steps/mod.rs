@@ -14,6 +14,7 @@
 //! Until the record is written, dropping the caller's future (or any failure)
 //! puts everything back. From then on a task of its own finishes the step.
 
+mod confirm;
 mod held;
 mod hurried;
 mod lent;
@@ -218,42 +219,6 @@ impl Core {
         }
     }
 
-    pub(in crate::flag) async fn confirm(&self, side: Side) -> Result<(), Blocked> {
-        let turn = Arc::clone(&self.step).try_lock_owned();
-        // Read with the turn in hand: nobody moves the flag from here on.
-        let stage = self.word().stage();
-        let blocked = |reason| Blocked::new(stage, None, vec![reason]);
-        let Ok(_turn) = turn else {
-            return Err(blocked(Reason::Busy));
-        };
-        if !stage.is_two_sided() {
-            return Err(blocked(Reason::OneSided));
-        }
-        if !self.is_settled() {
-            let writes = self.ledger.earlier_writes(self.word().settling_slot());
-            return Err(blocked(Reason::NotSettled { writes, waited: Duration::ZERO }));
-        }
-        if self.shut_down.load(Ordering::SeqCst) {
-            return Err(blocked(Reason::ShutDown));
-        }
-        // Set before it is saved: a failure meanwhile makes it suspect again,
-        // and that stays.
-        let before = self.sync().get(side);
-        let untracked = self.untracked[side.index()].load(Ordering::Relaxed);
-        self.set_sync(side, SyncState::Synced);
-        let confirming = Confirming { core: self, side, before, armed: true };
-        let saved = self.save(stage, self.options.step_deadline).await;
-        saved.map_err(|failed| blocked(Reason::Store(failed.error)))?;
-        confirming.done();
-        self.untracked[side.index()].fetch_sub(untracked, Ordering::Relaxed);
-        tracing::info!(
-            target: "tower_migration",
-            migration = %self.name(), %side, untracked,
-            "side confirmed to hold all data"
-        );
-        Ok(())
-    }
-
     pub(in crate::flag) async fn close(&self) {
         self.ledger.quiet().await;
         // A step under way is waited for; one that cannot come to an end, since
@@ -349,27 +314,4 @@ async fn first_of<T>(
         Poll::Pending => second.as_mut().poll(cx).map(Err),
     })
     .await
-}
-
-/// Puts a side's state back if its confirmation is not on record, unless it has
-/// become worse meanwhile.
-struct Confirming<'a> {
-    core: &'a Core,
-    side: Side,
-    before: SyncState,
-    armed: bool,
-}
-
-impl Confirming<'_> {
-    fn done(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Confirming<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.core.change_sync(self.side, SyncState::Synced, self.before);
-        }
-    }
 }

@@ -1,0 +1,57 @@
+//! Counters of one thread.
+
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use super::{
+    ROWS,
+    kind::{ENDS, KINDS},
+};
+use crate::telemetry::BUCKETS;
+
+/// One thread's counters, on cache lines of their own.
+#[repr(align(128))]
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) started: [[AtomicU64; KINDS]; ROWS],
+    pub(super) finished: [[[AtomicU64; ENDS]; KINDS]; ROWS],
+    pub(super) durations: [[AtomicU64; BUCKETS]; KINDS],
+}
+
+impl Shard {
+    pub(super) const fn new() -> Self {
+        Self {
+            started: [const { [const { AtomicU64::new(0) }; KINDS] }; ROWS],
+            finished: [const { [const { [const { AtomicU64::new(0) }; ENDS] }; KINDS] }; ROWS],
+            durations: [const { [const { AtomicU64::new(0) }; BUCKETS] }; KINDS],
+        }
+    }
+
+    pub(super) fn cells(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.started
+            .iter()
+            .flatten()
+            .chain(self.finished.iter().flatten().flatten())
+            .chain(self.durations.iter().flatten())
+    }
+}
+
+thread_local! {
+    static INDEX: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// This thread's number, given out in order so that neighbours do not share.
+pub(super) fn thread_index() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // While a thread is torn down any shard will do.
+    INDEX
+        .try_with(|index| {
+            if index.get() == usize::MAX {
+                index.set(NEXT.fetch_add(1, Ordering::Relaxed));
+            }
+            index.get()
+        })
+        .unwrap_or(0)
+}

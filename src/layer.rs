@@ -14,7 +14,7 @@ use crate::{
     flag::{ConfigError, MigrationHandle},
     observe::Observer,
     protocol::{Classify, Head, Http, KeyFns, KeyOf},
-    reconcile::Keys,
+    reconcile::{Key, Keys},
     stage::{FailurePolicy, WriteOrder},
 };
 
@@ -328,6 +328,26 @@ impl<New> MigrationLayer<New> {
     /// side suspect; the log says so when the layer is applied.
     pub fn without_keys(mut self) -> Self {
         self.http().keys = None;
+        self
+    }
+
+    /// What a [`ramp`](MigrationHandle::ramp) goes by, instead of the request's
+    /// keys: a tenant, a user. Requests of the same text go the same way; `None`
+    /// stays at `WriteBoth`. Called while a ramp lasts, once for each request.
+    ///
+    /// ```
+    /// # use tower_migration::{MigrationHandle, MigrationLayer};
+    /// use tower_migration::protocol::Head;
+    ///
+    /// let layer = MigrationLayer::new(MigrationHandle::new("x"), ())
+    ///     .ramp_by(|head: &Head<'_>| head.headers.get("x-tenant")?.to_str().ok().map(str::to_owned));
+    /// # let _ = layer;
+    /// ```
+    pub fn ramp_by<K: Into<Key>>(
+        mut self,
+        by: impl Fn(&Head<'_>) -> Option<K> + Send + Sync + 'static,
+    ) -> Self {
+        self.http().ramp_by = Some(Arc::new(move |head| by(head).map(Into::into)));
         self
     }
 

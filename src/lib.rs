@@ -17,8 +17,9 @@ pub mod stage;
 pub mod telemetry;
 
 pub use self::flag::{
-    Blocked, BoxFuture, ConfigError, FlagStore, Forced, HandleBuilder, InFlight, MemoryStore,
-    MigrationHandle, Moved, OpenError, Reason, Record, Status, StoreError,
+    Blocked, BoxFuture, Claim, ConfigError, FileStore, FlagStore, Forced, HandleBuilder, InFlight,
+    MemoryStore, MigrationHandle, Moved, OpenError, Presence, Reason, Record, Standing, Status,
+    StoreError, StoreErrorKind,
 };
 pub use self::layer::{Limits, MigrationLayer};
 pub use self::observe::{Disagreement, Event, LegDetail, LegResult, Observer, ShadowRead};

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use crate::{
     dispatch::{Ready, Settings, dual_write, plain, watched_read},
-    flag::{Admission, BoxFuture, Plan},
+    flag::{Admission, BoxFuture, Plan, Word},
     future::ResponseFuture,
     protocol::{Http, Protocol, Seam},
     stage::{Operation, Side},
@@ -27,7 +27,8 @@ use crate::{
 /// `poll_ready` follows the authority of the moment and polls no other side.
 /// The other leg of a write and a shadow read wait for readiness inside their
 /// own time limits. If the flag flips between `poll_ready` and `call`, the side
-/// that is needed now is waited for inside the future.
+/// that is needed now is waited for inside the future. So is new for a request
+/// that a [`ramp`](crate::MigrationHandle::ramp) sends there.
 ///
 /// # Cancel safety
 ///
@@ -164,17 +165,21 @@ where
         let operation = kind.unwrap_or(Operation::Read);
         // Decided before anything is copied or spawned.
         let admitted = core.admit(operation, |word| match kind {
-            Some(Operation::Write) => Plan { other: true, shadow: false },
-            Some(Operation::Read) => Plan {
-                other: self.settings.read_fallback.is_some(),
-                shadow: self.settings.samples(word.stage().authority()),
-            },
-            None => Plan::default(),
+            Some(Operation::Write) => Plan::write(word.stage()),
+            Some(Operation::Read) => {
+                let stage = self.settings.stage_of_read(word, &request);
+                Plan {
+                    stage,
+                    other: self.settings.read_fallback.is_some(),
+                    shadow: self.settings.samples(stage.authority()),
+                }
+            }
+            None => Plan::alone(word.stage()),
         });
         let Ok(admission) = admitted else {
             return self.hold(request);
         };
-        let side = admission.word.stage().authority();
+        let side = admission.stage.authority();
         if kind.is_none() {
             core.counters.upgrade(side);
             protocol.leaves(&mut request, side, &core.upgraded);
@@ -252,12 +257,7 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         let settings = Arc::clone(&self.settings);
         let (old, new) = (self.take_old(), self.take_new());
         match (operation, side) {
-            (Operation::Write, Side::Old) => {
-                both(dual_write(settings, admission, old, new, request))
-            }
-            (Operation::Write, Side::New) => {
-                both(dual_write(settings, admission, new, old, request))
-            }
+            (Operation::Write, _) => both(dual_write(settings, admission, old, new, request)),
             (Operation::Read, Side::Old) => {
                 both(watched_read(settings, admission, old, new, request))
             }
@@ -288,21 +288,18 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         both(async move {
             let admission = loop {
                 settings.core.wait_released().await;
-                let plan = |_| Plan { other: true, shadow: false };
+                let plan = |word: Word| Plan::write(word.stage());
                 if let Ok(admission) = settings.core.admit(Operation::Write, plan) {
                     break admission;
                 }
             };
-            let side = admission.word.stage().authority();
-            match (side, admission.other.is_some()) {
-                (Side::Old, true) => dual_write(settings, admission, old, new, request).await,
-                (Side::New, true) => dual_write(settings, admission, new, old, request).await,
-                (Side::Old, false) => {
-                    plain::<P, _, _>(old, request, Some(admission.authority)).await
-                }
-                (Side::New, false) => {
-                    plain::<P, _, _>(new, request, Some(admission.authority)).await
-                }
+            if admission.other.is_some() {
+                return dual_write(settings, admission, old, new, request).await;
+            }
+            let mark = Some(admission.authority);
+            match admission.stage.authority() {
+                Side::Old => plain::<P, _, _>(old, request, mark).await,
+                Side::New => plain::<P, _, _>(new, request, mark).await,
             }
         })
     }

@@ -18,12 +18,14 @@ use tokio::sync::Semaphore;
 use tower_service::Service;
 
 use crate::{
-    flag::Core,
+    flag::{Core, Word},
     layer::Limits,
     observe::{Event, Observer},
-    stage::{FailurePolicy, WriteOrder},
+    protocol::Seam,
+    stage::{FailurePolicy, Stage, WriteOrder, stage_in_force},
 };
 
+use self::guard::guarded;
 pub(crate) use self::read::{plain, watched_read};
 pub(crate) use self::write::dual_write;
 
@@ -72,6 +74,19 @@ impl<P> fmt::Debug for Settings<P> {
 }
 
 impl<P> Settings<P> {
+    /// The stage in force for a read.
+    #[inline]
+    pub(crate) fn stage_of_read<Req, Res>(&self, word: Word, request: &Req) -> Stage
+    where
+        P: Seam<Req, Res>,
+    {
+        stage_in_force(word.stage(), word.share(), || {
+            // A function of the user's that panics must not fail the read.
+            guarded(|| self.protocol.partition(request, word.share(), self.core.seed()))
+                .unwrap_or(false)
+        })
+    }
+
     fn observe(&self, event: &Event<'_>) {
         let observer = &self.observer;
         let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

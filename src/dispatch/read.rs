@@ -79,8 +79,7 @@ where
 {
     let core = &settings.core;
     let limits = &settings.limits;
-    let Admission { word, authority: mut mark, other: cover, shadows } = admission;
-    let stage = word.stage();
+    let Admission { stage, authority: mut mark, other: cover, shadows, .. } = admission;
     let side = stage.authority();
     // A key function that panics must not fail a read that did not need it.
     let known = guarded(|| settings.protocol.read_keys(&request));

@@ -17,19 +17,63 @@ use crate::{
     body::KeptEnd,
     flag::{Admission, Mark, Word},
     protocol::{Dispatch, Seam},
-    reconcile::Place,
-    stage::{FailurePolicy, Outcome, Reply, Role, Stage, WriteOrder, reply},
+    reconcile::{Keys, Place},
+    stage::{FailurePolicy, Outcome, Reply, Role, Side, Stage, WriteOrder, reply, stage_in_force},
     telemetry::{LegFault, Refused, SkippedLeg},
 };
 
 /// Collects the request, takes the places of both legs, and runs them. From
 /// the first leg's start on, dropping this future stops nothing.
-pub(crate) async fn dual_write<P, A, O, Req>(
+pub(crate) async fn dual_write<P, Old, New, Req>(
+    settings: Arc<Settings<P>>,
+    admission: Admission,
+    old: Ready<Old>,
+    new: Ready<New>,
+    request: Req,
+) -> Result<P::Answer, Old::Error>
+where
+    P: Seam<Req, Old::Response>,
+    Old: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    Req: Send + 'static,
+{
+    let core = &settings.core;
+    let collected = settings.protocol.collect(request, &settings.limits, &core.buffered).await;
+    let whole = match collected {
+        Ok(whole) => whole,
+        Err(reason) => return Ok(settings.refuse_unseen(reason, admission)),
+    };
+    let keys = settings.protocol.keys(&whole);
+    let word = admission.word;
+    let covered = || {
+        let covered =
+            || settings.protocol.partition_whole(&whole, &keys, word.share(), core.seed());
+        guarded(covered).unwrap_or(false)
+    };
+    let admission = match stage_in_force(word.stage(), word.share(), covered) {
+        stage if stage == admission.stage => admission,
+        _ => core.turned(admission),
+    };
+    match admission.stage.authority() {
+        Side::Old => two_legs(settings, admission, old, new, whole, keys).await,
+        Side::New => two_legs(settings, admission, new, old, whole, keys).await,
+    }
+}
+
+/// Runs both legs of a write that is here as a whole.
+async fn two_legs<P, A, O, Req>(
     settings: Arc<Settings<P>>,
     admission: Admission,
     authority: Ready<A>,
     other: Ready<O>,
-    request: Req,
+    whole: P::Whole,
+    keys: Keys,
 ) -> Result<P::Answer, A::Error>
 where
     P: Seam<Req, A::Response>,
@@ -41,25 +85,12 @@ where
     Req: Send + 'static,
 {
     let core = &settings.core;
-    let limits = &settings.limits;
-    let Admission { word, authority: mark, other: other_mark, .. } = admission;
-    let other_mark = other_mark.expect("a dual write is admitted with two marks");
-    let refuse = |reason, marks: [Mark; 2]| {
-        core.counters.refused(reason);
-        marks.into_iter().for_each(Mark::unused);
-        Ok(settings.protocol.refuse(reason))
-    };
-
-    let whole = match settings.protocol.collect(request, limits, &core.buffered).await {
-        Ok(whole) => Arc::new(whole),
-        Err(reason) => return refuse(reason, [mark, other_mark]),
-    };
-    let stage = word.stage();
+    let Admission { word, stage, .. } = admission;
     let side = stage.authority();
-    let synced = core.is_synced(side.other());
-    let keys = settings.protocol.keys(&whole);
+    // A ramp began with new synced, and keeps the sides equal.
+    let synced = word.ramps() || core.is_synced(side.other());
     let permit = Arc::clone(&settings.legs).try_acquire_owned().ok();
-    let places = core.order.take(&keys, side, limits.key_queue);
+    let places = core.order.take(&keys, side, settings.limits.key_queue);
     let age = places.authority.id();
     let room = match (permit, places.other) {
         (None, _) => Err(SkippedLeg::RunningLegs),
@@ -67,11 +98,15 @@ where
         (Some(permit), Some(place)) => Ok((permit, place)),
     };
     // Refused before either side has seen it, rather than split for certain.
-    if room.is_err() && settings.policy == FailurePolicy::RequireBoth && synced {
-        return refuse(Refused::Overloaded, [mark, other_mark]);
+    let policy = settings.policy_under(word);
+    if room.is_err() && policy == FailurePolicy::RequireBoth && synced {
+        return Ok(settings.refuse_unseen(Refused::Overloaded, admission));
     }
 
+    let Admission { authority: mark, other: other_mark, .. } = admission;
+    let other_mark = other_mark.expect("a dual write is admitted with two marks");
     let label = settings.protocol.label(&whole);
+    let whole = Arc::new(whole);
     let (record, mine, theirs) = Record::new(Arc::clone(&settings), label, stage, age, keys);
     let write = Write {
         word,
@@ -94,6 +129,26 @@ where
         }
     };
     Detached::new(write.run(authority, mark, places.authority, mine, other_leg.ok())).await
+}
+
+impl<P> Settings<P> {
+    /// Answers a write that neither side has seen.
+    fn refuse_unseen<Req, Res>(&self, reason: Refused, admission: Admission) -> P::Answer
+    where
+        P: Seam<Req, Res>,
+    {
+        self.core.counters.refused(reason);
+        admission.authority.unused();
+        admission.other.into_iter().for_each(Mark::unused);
+        self.protocol.refuse(reason)
+    }
+
+    /// The policy of a write that was admitted under `word`: while a ramp lasts,
+    /// reads of some keys go to the other side, so nothing is acknowledged that
+    /// is not on both.
+    const fn policy_under(&self, word: Word) -> FailurePolicy {
+        if word.ramps() { FailurePolicy::RequireBoth } else { self.policy }
+    }
 }
 
 /// What both legs of one write share.
@@ -254,7 +309,7 @@ where
         // go there already, so this write is not acknowledged before it is
         // there too.
         let moved = settings.core.word().stage().authority() != self.stage.authority();
-        match settings.policy {
+        match settings.policy_under(self.word) {
             FailurePolicy::AuthorityWins if moved || self.word.raises() => FailurePolicy::AwaitBoth,
             policy => policy,
         }

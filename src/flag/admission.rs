@@ -4,12 +4,15 @@ use super::{
     Core, Word,
     ledger::{Kind, Mark},
 };
-use crate::stage::Operation;
+use crate::stage::{Operation, Stage};
 
 /// How a request was admitted: what it goes by until its end.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) word: Word,
+    /// The stage in force for this request: the word's, or `ReadNew` where a
+    /// ramp covers its keys.
+    pub(crate) stage: Stage,
     /// The mark of the leg on the authority.
     pub(crate) authority: Mark,
     /// The mark of the leg on the other side, where there may be one.
@@ -19,14 +22,27 @@ pub(crate) struct Admission {
     pub(crate) shadows: Option<[Mark; 2]>,
 }
 
-/// Which legs a request may have besides the authority's.
-#[derive(Clone, Copy, Debug, Default)]
+/// How a request is to be served, as far as that is known.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
+    pub(crate) stage: Stage,
     /// One on the other side: a write's, or a read's that covers for the
     /// authority.
     pub(crate) other: bool,
     /// A shadow.
     pub(crate) shadow: bool,
+}
+
+impl Plan {
+    /// The authority's leg alone.
+    pub(crate) const fn alone(stage: Stage) -> Self {
+        Self { stage, other: false, shadow: false }
+    }
+
+    /// A write.
+    pub(crate) const fn write(stage: Stage) -> Self {
+        Self { stage, other: true, shadow: false }
+    }
 }
 
 /// Writes are held for a flip: wait with [`Core::wait_released`], ask again.
@@ -48,8 +64,8 @@ impl Core {
                 return Err(Held);
             }
             let stage = word.stage();
-            let side = stage.authority();
-            let plan = if stage.is_two_sided() { plan(word) } else { Plan::default() };
+            let plan = if stage.is_two_sided() { plan(word) } else { Plan::alone(stage) };
+            let side = plan.stage.authority();
             // Further marks first: the last one's check vouches for all.
             let other = plan.other.then(|| {
                 let kind = match operation {
@@ -63,7 +79,7 @@ impl Core {
             });
             match self.ledger.admit(&self.hot.gate, word, Kind::authority(operation, side)) {
                 Ok(authority) => {
-                    return Ok(Admission { word, authority, other, shadows });
+                    return Ok(Admission { word, stage: plan.stage, authority, other, shadows });
                 }
                 Err(now) => {
                     other.into_iter().chain(shadows.into_iter().flatten()).for_each(Mark::unused);
@@ -71,6 +87,25 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// The same write, once its keys have told that a ramp covers it: the sides
+    /// have the other's part. The marks that it was admitted with are ended
+    /// after the new ones are there, so it is in flight all the time.
+    pub(crate) fn turned(&self, admission: Admission) -> Admission {
+        let Admission { word, authority, other, shadows, .. } = admission;
+        let stage = Stage::ReadNew;
+        let side = stage.authority();
+        let turned = Admission {
+            word,
+            stage,
+            authority: self.ledger.begin(word, Kind::write(side)),
+            other: Some(self.ledger.begin(word, Kind::other_write(side.other()))),
+            shadows,
+        };
+        authority.unused();
+        other.into_iter().for_each(Mark::unused);
+        turned
     }
 
     /// Admits one leg, if the gate still says `word`.

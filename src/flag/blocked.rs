@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::StoreError;
+use super::{ConfigError, StoreError};
 use crate::stage::{Side, Stage, SyncState};
 
 /// A step that was refused: from where to where, and every reason at once.
@@ -71,6 +71,7 @@ impl std::error::Error for Blocked {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.reasons.iter().find_map(|reason| match reason {
             Reason::Store(error) => Some(error as _),
+            Reason::Config(error) => Some(error as _),
             _ => None,
         })
     }
@@ -132,6 +133,16 @@ pub enum Reason {
     /// `confirm_synced` in a one-sided stage: the other side is not written,
     /// so it cannot stay synced.
     OneSided,
+    /// A ramp lasts, and the step does not lead through it.
+    Ramping,
+    /// A ramp is for `WriteBoth` only.
+    NoRamp,
+    /// What was asked for makes no sense.
+    Config(ConfigError),
+    /// This process obeys another one that owns the flag.
+    Follower,
+    /// Another process obeys this one's flag and would miss the step.
+    Shared,
     /// The record could not be written.
     Store(StoreError),
     /// The handle was shut down.
@@ -157,7 +168,12 @@ impl Reason {
                 "try again at quieter load, look for slow writes, or allow a longer hold"
             }
             Self::OneSided => "move to write-both or read-new first",
-            Self::Store(_) => "mend the flag's store",
+            Self::Ramping => "end the ramp with rollback, or complete it with advance",
+            Self::NoRamp => "move to write-both first",
+            Self::Config(_) => "ask for something that can be",
+            Self::Follower => "ask the process that owns the flag, or wait until it has ended",
+            Self::Shared => "end the other process first, or use force",
+            Self::Store(error) => error.lifted_by(),
             Self::ShutDown => "start the process again",
         }
     }
@@ -192,6 +208,11 @@ impl fmt::Display for Reason {
                 )
             }
             Self::OneSided => f.write_str("the stage is one-sided"),
+            Self::Ramping => f.write_str("a ramp lasts"),
+            Self::NoRamp => f.write_str("a share of the keys can go ahead at write-both only"),
+            Self::Config(error) => fmt::Display::fmt(error, f),
+            Self::Follower => f.write_str("another process owns the flag"),
+            Self::Shared => f.write_str("another process obeys this flag"),
             Self::Store(error) => fmt::Display::fmt(error, f),
             Self::ShutDown => f.write_str("the handle was shut down"),
         }

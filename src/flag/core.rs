@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,7 +12,13 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{FlagStore, Forced, Record, Word, gate::Gate, ledger::Ledger, options::Options};
+use super::{
+    FlagStore, Forced, Record, Standing, Word,
+    gate::{Gate, Position},
+    ledger::Ledger,
+    options::Options,
+    steps::Stored,
+};
 use crate::{
     body::Budget,
     compare::Mismatch,
@@ -55,6 +61,21 @@ pub(crate) struct Core {
     pub(super) recent: Mutex<VecDeque<Mismatch>>,
     pub(super) forced: Mutex<Vec<Forced>>,
     pub(super) store: Arc<dyn FlagStore>,
+    /// Held while the record is written, until what it says has happened.
+    pub(super) saving: tokio::sync::Mutex<Stored>,
+    /// Whether somebody else moves the flag.
+    follows: AtomicBool,
+    /// This start of this process, as the store knows it.
+    pub(super) instance: Arc<str>,
+    /// Under which a ramp tells its keys from the others.
+    seed: u64,
+    /// Writes that began before an emergency exit may still fail on the side
+    /// that it made the authority.
+    pub(super) exited: AtomicBool,
+    /// A task is about to put the sides' present state on record.
+    pub(super) noting: AtomicBool,
+    /// For tasks that outlive the call that starts them.
+    pub(super) me: Weak<Core>,
     pub(super) in_memory: bool,
     pub(super) warned_in_memory: AtomicBool,
     /// Held by the one step that is under way.
@@ -73,6 +94,13 @@ pub(crate) struct Core {
     pub(super) published: Mutex<Published>,
 }
 
+/// What a core starts from.
+pub(super) struct Start {
+    pub(super) record: Record,
+    pub(super) standing: Standing,
+    pub(super) instance: Arc<str>,
+}
+
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Only plain data lies under these locks; it is whole after any panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -84,12 +112,14 @@ impl Core {
         options: Options,
         store: Arc<dyn FlagStore>,
         in_memory: bool,
-        record: &Record,
-    ) -> Self {
+        start: Start,
+    ) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self {
+        let Start { record, standing, instance } = start;
+        let at = Position { stage: record.stage, share: record.ramp };
+        Arc::new_cyclic(|me| Self {
             hot: Hot {
-                gate: Gate::new(Word::new(record.stage, record.epoch, 0)),
+                gate: Gate::new(Word::new(at, record.epoch, 0)),
                 sample: AtomicU64::new(0),
                 publishing: AtomicBool::new(false),
             },
@@ -105,8 +135,15 @@ impl Core {
             untracked: Default::default(),
             dirty: Mutex::new(DirtySet::new(options.dirty_keys)),
             recent: Mutex::default(),
-            forced: Mutex::default(),
+            forced: Mutex::new(record.forced),
             store,
+            saving: tokio::sync::Mutex::new(Stored::new(record.epoch, record.sync)),
+            follows: AtomicBool::new(standing == Standing::Follower),
+            instance,
+            seed: record.seed,
+            exited: AtomicBool::new(false),
+            noting: AtomicBool::new(false),
+            me: Weak::clone(me),
             in_memory,
             warned_in_memory: AtomicBool::new(false),
             step: Arc::default(),
@@ -119,11 +156,24 @@ impl Core {
             shut_down: AtomicBool::new(false),
             published: Mutex::default(),
             options,
-        }
+        })
     }
 
     pub(crate) const fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether somebody else moves the flag.
+    pub(super) fn follows(&self) -> bool {
+        self.follows.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn takes_over(&self) {
+        self.follows.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) const fn seed(&self) -> u64 {
+        self.seed
     }
 
     pub(crate) const fn linger(&self) -> Duration {

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ledger::SLOTS;
-use crate::stage::Stage;
+use crate::stage::{Share, Stage};
 
 /// What a request is admitted under. One load gives all of it, so no request
 /// can see half of a flip.
 ///
-/// Bits 0–1 stage, 2 hold, 3 raise, 4–7 ledger slot, 8 shared, 9–63 epoch.
+/// Bits 0–1 stage, 2 hold, 3 raise, 4–7 ledger slot, 8 shared, 9–24 the ramp's
+/// share, 25–63 epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Word(u64);
 
@@ -16,12 +17,49 @@ const HOLD: u64 = 1 << 2;
 const RAISE: u64 = 1 << 3;
 const SLOT_SHIFT: u32 = 4;
 const SHARED: u64 = 1 << 8;
-const EPOCH_SHIFT: u32 = 9;
+const SHARE_SHIFT: u32 = 9;
+const EPOCH_SHIFT: u32 = 25;
 const _: () = assert!(SLOTS == 1 << 4);
 
+/// The greatest epoch there is: one flip a second would take 17,000 years.
+pub(crate) const LAST_EPOCH: u64 = u64::MAX >> EPOCH_SHIFT;
+
+/// Where the flag stands: its stage, and which share of the keys goes ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) stage: Stage,
+    /// Not 0 at `WriteBoth` only.
+    pub(crate) share: Share,
+}
+
+impl From<Stage> for Position {
+    fn from(stage: Stage) -> Self {
+        Self { stage, share: Share::NONE }
+    }
+}
+
 impl Word {
-    pub(crate) const fn new(stage: Stage, epoch: u64, slot: usize) -> Self {
-        Self(stage as u64 | (slot as u64) << SLOT_SHIFT | epoch << EPOCH_SHIFT)
+    pub(crate) const fn new(at: Position, epoch: u64, slot: usize) -> Self {
+        Self(
+            at.stage as u64
+                | (slot as u64) << SLOT_SHIFT
+                | (at.share.bits() as u64) << SHARE_SHIFT
+                | epoch << EPOCH_SHIFT,
+        )
+    }
+
+    pub(crate) const fn position(self) -> Position {
+        Position { stage: self.stage(), share: self.share() }
+    }
+
+    /// The share of the keys that reads new already.
+    pub(crate) const fn share(self) -> Share {
+        Share::from_bits((self.0 >> SHARE_SHIFT) as u16)
+    }
+
+    /// Whether some keys go another way than the rest.
+    pub(crate) const fn ramps(self) -> bool {
+        !self.share().is_none()
     }
 
     pub(crate) const fn holding(self) -> Self {
@@ -95,16 +133,21 @@ mod tests {
     fn fields_do_not_run_into_each_other() {
         for stage in Stage::ALL {
             for slot in [0, 1, SLOTS - 1] {
-                for epoch in [0, 1, u64::MAX >> 9] {
-                    let word = Word::new(stage, epoch, slot);
-                    assert_eq!((word.stage(), word.slot(), word.epoch()), (stage, slot, epoch));
-                    assert!(!word.holds() && !word.raises());
-                    let both = word.holding().raised();
-                    assert!(both.holds() && both.raises());
-                    assert_eq!((both.stage(), both.slot(), both.epoch()), (stage, slot, epoch));
-                    assert_eq!(both.settling_slot(), slot);
-                    assert_eq!(both.shared().settling_slot(), usize::MAX);
-                    assert_eq!(both.shared().epoch(), epoch);
+                for epoch in [0, 1, LAST_EPOCH] {
+                    for share in [Share::NONE, Share::from_bits(1), Share::ALL] {
+                        let at = Position { stage, share };
+                        let word = Word::new(at, epoch, slot);
+                        let fields = |word: Word| (word.position(), word.slot(), word.epoch());
+                        assert_eq!(fields(word), (at, slot, epoch));
+                        assert!(!word.holds() && !word.raises());
+                        assert_eq!(word.ramps(), !share.is_none());
+                        let both = word.holding().raised();
+                        assert!(both.holds() && both.raises());
+                        assert_eq!(fields(both), (at, slot, epoch));
+                        assert_eq!(both.settling_slot(), slot);
+                        assert_eq!(both.shared().settling_slot(), usize::MAX);
+                        assert_eq!(both.shared().epoch(), epoch);
+                    }
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Blocked, Core, FlagStore, HandleBuilder, InFlight, MemoryStore, Moved, OpenError, Status,
+    Blocked, Core, FlagStore, HandleBuilder, InFlight, Moved, OpenError, Reason, Standing, Status,
     ledger::Kind,
     options::{ConfigError, Options, check_rate},
     steps::Target,
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     compare::Mismatch,
     reconcile::{DirtyKey, Key, RightSide},
-    stage::{Side, Stage, Urgency},
+    stage::{Share, Side, Stage, Urgency},
 };
 
 /// Moves the flag of one migration, and shows where it stands.
@@ -54,7 +54,7 @@ impl MigrationHandle {
     /// which the log says at its first step. For tests; use
     /// [`open`](Self::open) in production.
     pub fn new(name: &str) -> Self {
-        Self::in_memory(name.into(), Options::default())
+        Self { core: Core::in_memory(name.into(), Options::default()) }
     }
 
     /// Sets limits before the handle is made.
@@ -68,36 +68,16 @@ impl MigrationHandle {
     /// the side that is not the authority counts as unsynced: a write may have
     /// landed on one side alone.
     ///
+    /// If another process owns the flag, this handle *follows*: see
+    /// [`FileStore`](crate::FileStore).
+    ///
     /// # Errors
     ///
     /// [`OpenError`] if the record cannot be read or is not there. Never a
     /// default stage.
     pub async fn open(name: &str, store: impl FlagStore) -> Result<Self, OpenError> {
-        Self::open_with(name.into(), Options::default(), Arc::new(store)).await
-    }
-
-    pub(super) fn in_memory(name: Arc<str>, options: Options) -> Self {
-        let store = MemoryStore::new();
-        let record = store.record();
-        Self { core: Arc::new(Core::new(name, options, Arc::new(store), true, &record)) }
-    }
-
-    pub(super) async fn open_with(
-        name: Arc<str>,
-        options: Options,
-        store: Arc<dyn FlagStore>,
-    ) -> Result<Self, OpenError> {
-        let record = store.load().await?.ok_or(OpenError::Missing)?;
-        let mut record = record.after_restart();
-        record.clean = false;
-        record.epoch += 1;
-        store.save(record.clone()).await?;
-        tracing::info!(
-            target: "tower_migration",
-            migration = %name, stage = %record.stage, epoch = record.epoch,
-            "flag opened"
-        );
-        Ok(Self { core: Arc::new(Core::new(name, options, store, false, &record)) })
+        let core = Core::open(name.into(), Options::default(), Arc::new(store)).await?;
+        Ok(Self { core })
     }
 
     /// The name given at the start, which every metric and log line carries.
@@ -135,7 +115,9 @@ impl MigrationHandle {
         Status {
             name: Arc::clone(core.name()),
             stage: word.stage(),
+            ramp: word.share().as_f64(),
             epoch: word.epoch(),
+            standing: if core.follows() { Standing::Follower } else { Standing::Owner },
             authority: word.stage().authority(),
             sync: core.sync(),
             settled: core.is_settled(),
@@ -201,9 +183,12 @@ impl MigrationHandle {
     /// If the record cannot be written the flag flips all the same; until it is
     /// durable, writes wait for both sides.
     ///
+    /// While a [`ramp`](Self::ramp) lasts, this ends the ramp instead, at once:
+    /// all keys read old again.
+    ///
     /// # Errors
     ///
-    /// [`Blocked`]: at `OldOnly`; from `ReadNew` only while old is unsynced (it
+    /// [`Blocked`]: at `OldOnly`; on a follower, and while there is one; from `ReadNew` only while old is unsynced (it
     /// would serve data with holes; [`force`](Self::force) does it anyway). A
     /// *suspect* old is let through, and shows in [`Moved::sync`].
     ///
@@ -213,6 +198,60 @@ impl MigrationHandle {
     /// another step had to give way first; else as [`move_to`](Self::move_to).
     pub async fn rollback(&self) -> Result<Moved, Blocked> {
         self.core.step(Target::Previous, Urgency::Emergency).await
+    }
+
+    /// Lets a share of the *keys* read new already, at `WriteBoth`: 0 (none) to
+    /// 1 (all), up or down, by the same held flip as from `WriteBoth` to
+    /// `ReadNew`.
+    ///
+    /// A request whose keys are all covered is served as at `ReadNew`; one with
+    /// no key, or with one that is not covered, as at `WriteBoth`. A key always
+    /// goes the same way (a hash under a seed that is kept with the flag), and
+    /// what a share covers, every greater one covers too. Give the layer
+    /// [`ramp_by`](crate::MigrationLayer::ramp_by) to go by tenant or user
+    /// instead. For as long as the ramp lasts, every write is acknowledged under
+    /// [`RequireBoth`](crate::FailurePolicy::RequireBoth), so both sides have
+    /// all that was acknowledged, and a ramp can be ended at any moment.
+    ///
+    /// [`advance`](Self::advance) completes a ramp, [`rollback`](Self::rollback)
+    /// ends it at once. The share is in steps of 1/65535.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # runtime.block_on(async {
+    /// use tower_migration::{MigrationHandle, Side, Stage};
+    ///
+    /// let migration = MigrationHandle::new("airports");
+    /// migration.advance().await?;
+    /// migration.confirm_synced(Side::New).await?;
+    /// migration.ramp(0.05).await?; // a twentieth of the keys reads new
+    /// migration.ramp(0.5).await?;
+    /// assert_eq!(migration.stage(), Stage::WriteBoth);
+    /// migration.advance().await?; // all of them
+    /// assert_eq!(migration.stage(), Stage::ReadNew);
+    /// # Ok::<(), tower_migration::Blocked>(())
+    /// # }).unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked`]: at another stage than `WriteBoth`, for a share that is no
+    /// number from 0 to 1, and for whatever stands against the step to
+    /// `ReadNew` (going up) or away from new (going down: keys that are dirty
+    /// with new as their right side).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`move_to`](Self::move_to).
+    pub async fn ramp(&self, share: f64) -> Result<Moved, Blocked> {
+        match Share::new(share) {
+            Ok(share) => self.core.step(Target::Ramp(share), Urgency::Orderly).await,
+            Err(error) => {
+                let stage = self.stage();
+                Err(Blocked::new(stage, Some(stage), vec![Reason::Config(error)]))
+            }
+        }
     }
 
     /// Moves the flag to any stage, at once, without any check.

@@ -4,9 +4,11 @@
 mod admission;
 mod blocked;
 mod core;
+mod following;
 mod gate;
 mod handle;
 mod ledger;
+mod opening;
 mod options;
 mod publisher;
 mod sides;
@@ -20,6 +22,10 @@ pub(crate) use self::core::Core;
 pub(crate) use self::gate::Word;
 pub use self::handle::MigrationHandle;
 pub(crate) use self::ledger::{End, Kind, Ledger, Mark, later};
+pub(crate) use self::options::check_rate;
 pub use self::options::{ConfigError, HandleBuilder};
 pub use self::status::{Forced, InFlight, Moved, Status};
-pub use self::store::{BoxFuture, FlagStore, MemoryStore, OpenError, Record, StoreError};
+pub use self::store::{
+    BoxFuture, Claim, FileStore, FlagStore, MemoryStore, OpenError, Presence, Record, Standing,
+    StoreError, StoreErrorKind,
+};

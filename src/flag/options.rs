@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{FlagStore, MigrationHandle, OpenError};
+use super::{Core, FlagStore, MigrationHandle, OpenError};
 
 /// A configuration that cannot work, found when it is given.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,7 +160,7 @@ impl HandleBuilder {
     /// [`ConfigError::Zero`] if a limit is zero.
     pub fn build(self) -> Result<MigrationHandle, ConfigError> {
         let (name, options) = self.check()?;
-        Ok(MigrationHandle::in_memory(name, options))
+        Ok(MigrationHandle { core: Core::in_memory(name, options) })
     }
 
     /// A handle that keeps its stage in `store`, as [`MigrationHandle::open`]
@@ -172,6 +172,6 @@ impl HandleBuilder {
     /// [`MigrationHandle::open`] says.
     pub async fn open(self, store: impl FlagStore) -> Result<MigrationHandle, OpenError> {
         let (name, options) = self.check()?;
-        MigrationHandle::open_with(name, options, Arc::new(store)).await
+        Ok(MigrationHandle { core: Core::open(name, options, Arc::new(store)).await? })
     }
 }

@@ -58,6 +58,8 @@ impl Core {
         let snapshot = Snapshot {
             name: Arc::clone(self.name()),
             stage: word.stage(),
+            ramp: word.share().as_f64(),
+            follows: self.follows(),
             epoch: word.epoch(),
             sync: self.sync(),
             shadow_rate: self.shadow_rate(),

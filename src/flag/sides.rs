@@ -48,6 +48,14 @@ impl Core {
             // The wrong side is not written any more: stale as a whole.
             return;
         }
+        self.mark(keys, right);
+        if stage.is_two_sided() && stage.authority() == wrong {
+            self.note_sync();
+        }
+    }
+
+    fn mark(&self, keys: &Keys, right: Side) {
+        let wrong = right.other();
         if keys.is_empty() {
             self.untracked[wrong.index()].fetch_add(1, Ordering::Relaxed);
             let was = self.sync[wrong.index()].compare_exchange(
@@ -131,6 +139,11 @@ impl Core {
         if keyless {
             self.mark_dirty(&Keys::none(), right);
         }
+        self.keys_right_on(right)
+    }
+
+    /// Dirty keys whose data is right on this side only.
+    pub(super) fn keys_right_on(&self, right: Side) -> Vec<Key> {
         let dirty = self.dirty().list().into_iter();
         dirty.filter(|dirty| dirty.right == RightSide::Is(right)).map(|dirty| dirty.key).collect()
     }

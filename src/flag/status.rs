@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::Standing;
 use crate::{
     reconcile::Key,
     stage::{Side, Stage, SyncState, SyncTable},
@@ -19,6 +20,9 @@ pub struct Moved {
     pub from: Stage,
     /// The stage now.
     pub to: Stage,
+    /// The share of the keys that reads new now although the stage is
+    /// `WriteBoth`: see [`ramp`](crate::MigrationHandle::ramp).
+    pub ramp: f64,
     /// The epoch that the step opened.
     pub epoch: u64,
     /// For how long writes were held; zero where the step holds none.
@@ -36,7 +40,7 @@ pub struct Moved {
 
 /// A stage that was forced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Forced {
     /// The stage before.
@@ -80,8 +84,13 @@ pub struct Status {
     pub name: Arc<str>,
     /// The stage.
     pub stage: Stage,
+    /// The share of the keys that reads new already, 0 to 1: see
+    /// [`ramp`](crate::MigrationHandle::ramp).
+    pub ramp: f64,
     /// The epoch.
     pub epoch: u64,
+    /// Whether this process moves the flag or obeys another one that does.
+    pub standing: Standing,
     /// The side whose answer the clients get.
     pub authority: Side,
     /// What is known about the sides' data.
@@ -135,6 +144,12 @@ impl fmt::Display for Status {
             self.epoch,
             self.authority
         )?;
+        if self.ramp > 0.0 {
+            writeln!(f, "  ramp: {:.3} of the keys read new", self.ramp)?;
+        }
+        if self.standing == Standing::Follower {
+            writeln!(f, "  follower: another process moves the flag")?;
+        }
         writeln!(f, "  old is {}, new is {}", self.sync.old.as_str(), self.sync.new.as_str())?;
         if self.settled {
             writeln!(f, "  settled: no write of an earlier epoch is left")?;

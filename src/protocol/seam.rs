@@ -9,7 +9,7 @@ use crate::{
     flag::Mark,
     layer::Limits,
     reconcile::Keys,
-    stage::{Operation, Outcome, Side},
+    stage::{Operation, Outcome, Share, Side},
     telemetry::Refused,
 };
 
@@ -37,6 +37,10 @@ pub trait Seam<Req, Res>: Send + Sync + 'static {
     fn classify(&self, request: &Req) -> Option<Operation>;
     /// Counts a request that leaves the protocol (an upgrade) on `side`.
     fn leaves(&self, request: &mut Req, side: Side, counts: &Arc<[AtomicUsize; 2]>);
+    /// Whether a ramp's share covers a read.
+    fn partition(&self, request: &Req, share: Share, seed: u64) -> bool;
+    /// Whether a ramp's share covers a write of these keys.
+    fn partition_whole(&self, whole: &Self::Whole, keys: &Keys, share: Share, seed: u64) -> bool;
     /// The keys of a read.
     fn read_keys(&self, request: &Req) -> Keys;
     /// The keys of a write.

@@ -151,7 +151,8 @@ impl MigrationHandle {
         // In flight like a write's leg: a flip that changes the authority
         // waits for it.
         let (mark, word) = self.admit_copy(from.other()).await?;
-        let copied = if word.stage().authority() == from {
+        // In a ramp the authority goes by the key, so any target may be one.
+        let copied = if word.stage().authority() == from && !word.ramps() {
             self.copy_behind(key, from, &mut copy).await
         } else {
             self.copy_alone(key, from, &mut copy).await

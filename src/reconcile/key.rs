@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
+use crate::stage::{Share, partition};
+
 /// What a request is about: the unit of ordering, copying and comparing.
 ///
 /// A short text, cheap to clone. With the HTTP default it is the path of the
@@ -125,6 +127,11 @@ impl Keys {
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         self.0.into_iter().chain(other.0).collect()
+    }
+
+    /// Whether there are keys, and a ramp's share covers all of them.
+    pub(crate) fn covered_by(&self, share: Share, seed: u64) -> bool {
+        !self.is_empty() && self.iter().all(|key| share.covers(partition(seed, key.as_str())))
     }
 
     /// Those of `self` that are not in `other`.

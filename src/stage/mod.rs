@@ -4,12 +4,17 @@
 //! asks these tables, and the tests go through them cell by cell.
 
 mod agreement;
+mod ramp;
 mod step;
 
 use std::{fmt, str::FromStr};
 
 pub use self::agreement::{Agreement, FailurePolicy, Outcome, Reply, WriteOrder, agreement, reply};
-pub use self::step::{Passage, Permission, SyncState, SyncTable, Urgency, passage, permission};
+pub use self::ramp::{ParseShareError, Share, partition, stage_in_force};
+pub use self::step::{
+    Passage, Permission, SyncState, SyncTable, Urgency, passage, permission, ramp_passage,
+    ramp_permission,
+};
 
 /// One of the two services that a [`Migration`](crate::Migration) wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

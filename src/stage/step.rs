@@ -1,6 +1,6 @@
 //! Which step of the flag is legal, and what it needs.
 
-use super::{Side, Stage};
+use super::{Share, Side, Stage};
 
 /// What is known about one side's data.
 ///
@@ -187,4 +187,38 @@ pub const fn permission(from: Stage, to: Stage, urgency: Urgency) -> Permission 
         _ => [false, false],
     };
     Permission { synced, no_dirty_from, settled: matches!(passage, Passage::Flip | Passage::Held) }
+}
+
+/// The way from one share of the keys to another, within `WriteBoth`.
+///
+/// Each change is a held flip, since the authority of some keys changes; only
+/// the end of a ramp may come at once.
+#[must_use]
+pub const fn ramp_passage(from: Share, to: Share, urgency: Urgency) -> Passage {
+    if from.bits() == to.bits() {
+        Passage::Stay
+    } else {
+        match urgency {
+            Urgency::Orderly => Passage::Held,
+            Urgency::Emergency => Passage::Emergency,
+        }
+    }
+}
+
+/// What a change of the share needs.
+///
+/// | change | synced | no dirty key whose right side is | settled |
+/// |---|---|---|---|
+/// | up | new | old, new | yes |
+/// | down | – | old, new | yes |
+/// | to nothing, at once | – | – | no |
+///
+/// At once is safe: while a ramp lasts, no write is acknowledged that is not on
+/// both sides.
+#[must_use]
+pub const fn ramp_permission(from: Share, to: Share, urgency: Urgency) -> Permission {
+    let orderly = matches!(urgency, Urgency::Orderly);
+    let up = to.bits() > from.bits();
+    let synced = if up { Some((Side::New, SyncState::Synced)) } else { None };
+    Permission { synced, no_dirty_from: [orderly, orderly], settled: orderly }
 }

@@ -102,6 +102,7 @@ pub(crate) struct Counters {
     pub(super) fallbacks: [AtomicU64; 2],
     pub(super) upgrades: [AtomicU64; 2],
     pub(super) steps: Table<4, 4>,
+    pub(super) ramped: AtomicU64,
     pub(super) blocked: AtomicU64,
     pub(super) held: AtomicU64,
     pub(super) copies: [AtomicU64; 2],
@@ -154,6 +155,10 @@ impl Counters {
 
     pub(crate) fn step(&self, from: Stage, to: Stage) {
         add(&self.steps[from as usize][to as usize]);
+    }
+
+    pub(crate) fn ramped(&self) {
+        add(&self.ramped);
     }
 
     pub(crate) fn blocked(&self) {

@@ -12,6 +12,8 @@
 //! | metric | kind | further labels | what it counts |
 //! |---|---|---|---|
 //! | `tower_migration_stage` | gauge | – | the flag, 0 to 3 |
+//! | `tower_migration_ramp` | gauge | – | share of the keys that reads new at `WriteBoth`, 0 to 1 |
+//! | `tower_migration_follower` | gauge | – | 1 while another process moves the flag |
 //! | `tower_migration_epoch` | gauge | – | grows with every flip |
 //! | `tower_migration_synced` | gauge | `side` | 1 synced, 0 not, -1 suspect |
 //! | `tower_migration_shadow_rate` | gauge | – | share of reads that are shadowed, 0 to 1 |
@@ -35,6 +37,7 @@
 //! | `tower_migration_upgraded` | gauge | `side` | open upgraded connections that hold their [`UpgradeToken`](crate::UpgradeToken) |
 //! | `tower_migration_upgrades_total` | counter | `side` | upgrades and CONNECTs passed to a side |
 //! | `tower_migration_steps_total` | counter | `from`, `to` | changes of the stage |
+//! | `tower_migration_ramp_changes_total` | counter | – | changes of a ramp's share |
 //! | `tower_migration_steps_blocked_total` | counter | – | steps refused |
 //! | `tower_migration_held_writes_total` | counter | – | writes that waited for a flip |
 //! | `tower_migration_copies_total` | counter | `result` | keys copied: `copied`, `failed` |

@@ -21,6 +21,8 @@ use crate::{
 pub(crate) struct Snapshot<'a> {
     pub(crate) name: Arc<str>,
     pub(crate) stage: Stage,
+    pub(crate) ramp: f64,
+    pub(crate) follows: bool,
     pub(crate) epoch: u64,
     pub(crate) sync: SyncTable,
     pub(crate) shadow_rate: f64,
@@ -133,6 +135,8 @@ impl Snapshot<'_> {
 
     fn publish_flag(&self) {
         self.level("tower_migration_stage", [], f64::from(u8::from(self.stage)));
+        self.level("tower_migration_ramp", [], self.ramp);
+        self.level("tower_migration_follower", [], f64::from(u8::from(self.follows)));
         self.level("tower_migration_epoch", [], self.epoch as f64);
         self.level("tower_migration_shadow_rate", [], self.shadow_rate);
         for side in Side::ALL {
@@ -194,6 +198,7 @@ impl Snapshot<'_> {
         for (result, cell) in ["copied", "failed"].into_iter().zip(&c.copies) {
             self.count("tower_migration_copies_total", [("result", result)], cell);
         }
+        self.count("tower_migration_ramp_changes_total", [], &c.ramped);
         self.count("tower_migration_steps_blocked_total", [], &c.blocked);
         self.count("tower_migration_held_writes_total", [], &c.held);
         self.count("tower_migration_observer_panics_total", [], &c.observer_panics);
@@ -232,6 +237,8 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
 fn describe() {
     describe_gauge!("tower_migration_stage", "the read-write flag, 0 old-only to 3 new-only");
+    describe_gauge!("tower_migration_ramp", "share of the keys that reads new at write-both");
+    describe_gauge!("tower_migration_follower", "1 while another process moves the flag");
     describe_gauge!("tower_migration_epoch", "grows with every flip");
     describe_gauge!(
         "tower_migration_synced",
@@ -277,6 +284,7 @@ fn describe() {
     describe_gauge!("tower_migration_upgraded", "open upgraded connections that hold their token");
     describe_counter!("tower_migration_upgrades_total", "upgrades and CONNECTs passed to a side");
     describe_counter!("tower_migration_steps_total", "changes of the stage");
+    describe_counter!("tower_migration_ramp_changes_total", "changes of a ramp's share");
     describe_counter!("tower_migration_steps_blocked_total", "steps refused");
     describe_counter!("tower_migration_held_writes_total", "writes that waited for a flip");
     describe_counter!("tower_migration_copies_total", "keys copied");

@@ -479,11 +479,11 @@ impl FlagStore for Broken {
         self.inner.load()
     }
 
-    fn save(&self, record: Record) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn save(&self, replaces: u64, record: Record) -> BoxFuture<'_, Result<(), StoreError>> {
         if self.full.load(std::sync::atomic::Ordering::SeqCst) {
             return Box::pin(async { Err(StoreError::new("disk full")) });
         }
-        self.inner.save(record)
+        self.inner.save(replaces, record)
     }
 }
 

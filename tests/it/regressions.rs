@@ -74,7 +74,7 @@ impl FlagStore for Slow {
     fn load(&self) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
         self.inner.load()
     }
-    fn save(&self, record: Record) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn save(&self, replaces: u64, record: Record) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let wait = self.wait.load(Ordering::SeqCst);
             if wait > 0 {
@@ -83,7 +83,7 @@ impl FlagStore for Slow {
             if self.fail.load(Ordering::SeqCst) {
                 return Err(StoreError::new("no"));
             }
-            self.inner.save(record).await
+            self.inner.save(replaces, record).await
         })
     }
 }
@@ -189,13 +189,13 @@ impl FlagStore for Contract {
     fn load(&self) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
         self.inner.load()
     }
-    fn save(&self, record: Record) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn save(&self, replaces: u64, record: Record) -> BoxFuture<'_, Result<(), StoreError>> {
         // "A store that is shared must refuse one whose epoch is not greater than the stored one's."
         if record.epoch <= self.inner.record().epoch {
             self.refused.lock().unwrap().push(format!("{record:?}"));
             return Box::pin(async { Err(StoreError::new("stale epoch")) });
         }
-        self.inner.save(record)
+        self.inner.save(replaces, record)
     }
 }
 #[tokio::test(start_paused = true)]
@@ -780,11 +780,11 @@ async fn a_store_that_panics_does_not_leave_the_exit_off_the_record() {
         fn load(&self) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
             self.inner.load()
         }
-        fn save(&self, r: Record) -> BoxFuture<'_, Result<(), StoreError>> {
+        fn save(&self, replaces: u64, r: Record) -> BoxFuture<'_, Result<(), StoreError>> {
             if self.panics.swap(false, Ordering::SeqCst) {
                 std::panic::resume_unwind(Box::new("x"));
             }
-            self.inner.save(r)
+            self.inner.save(replaces, r)
         }
     }
     let store = P::default();

@@ -14,10 +14,10 @@ fn admit(ledger: &'static Ledger, gate: &Gate, kind: Kind) -> Mark {
 #[tokio::test]
 async fn settled_waits_for_earlier_writes_only() {
     let ledger = ledger();
-    let gate = Gate::new(Word::new(Stage::OldOnly, 1, 0));
+    let gate = Gate::new(Word::new(Stage::OldOnly.into(), 1, 0));
     let early = admit(ledger, &gate, Kind::write(Side::Old));
     let read = admit(ledger, &gate, Kind::read(Side::Old));
-    gate.store(Word::new(Stage::WriteBoth, 2, 1));
+    gate.store(Word::new(Stage::WriteBoth.into(), 2, 1));
     let late = admit(ledger, &gate, Kind::write(Side::Old));
 
     let mut settled = task::spawn(ledger.settled(|| gate.load().slot()));
@@ -33,8 +33,8 @@ async fn settled_waits_for_earlier_writes_only() {
 #[tokio::test]
 async fn an_admission_that_raced_a_flip_is_taken_back() {
     let ledger = ledger();
-    let before = Word::new(Stage::OldOnly, 1, 0);
-    let gate = Gate::new(Word::new(Stage::WriteBoth, 2, 1));
+    let before = Word::new(Stage::OldOnly.into(), 1, 0);
+    let gate = Gate::new(Word::new(Stage::WriteBoth.into(), 2, 1));
     let stale = ledger.admit(&gate, before, Kind::write(Side::Old));
     assert_eq!(stale.expect_err("the gate has moved"), gate.load());
     assert_eq!(ledger.writes(), 0);
@@ -43,10 +43,10 @@ async fn an_admission_that_raced_a_flip_is_taken_back() {
 #[tokio::test(start_paused = true)]
 async fn a_write_that_was_cut_off_lingers() {
     let ledger = ledger();
-    let gate = Gate::new(Word::new(Stage::OldOnly, 1, 0));
+    let gate = Gate::new(Word::new(Stage::OldOnly.into(), 1, 0));
     let mut mark = admit(ledger, &gate, Kind::write(Side::Old));
     mark.set_lingers(true);
-    gate.store(Word::new(Stage::WriteBoth, 2, 1));
+    gate.store(Word::new(Stage::WriteBoth.into(), 2, 1));
     drop(mark);
     assert!(ledger.is_lingering(1));
     assert_eq!(ledger.free_slot(1), Some(2), "slot 0 still lingers");
@@ -59,7 +59,7 @@ async fn a_write_that_was_cut_off_lingers() {
 #[tokio::test]
 async fn drained_waits_for_reads_and_shadows_too() {
     let ledger = ledger();
-    let gate = Gate::new(Word::new(Stage::WriteBoth, 1, 0));
+    let gate = Gate::new(Word::new(Stage::WriteBoth.into(), 1, 0));
     let read = admit(ledger, &gate, Kind::read(Side::New));
     let shadow = admit(ledger, &gate, Kind::shadow(Side::New));
     let elsewhere = admit(ledger, &gate, Kind::read(Side::Old));
@@ -76,7 +76,7 @@ async fn drained_waits_for_reads_and_shadows_too() {
 #[test]
 fn a_ledger_is_used_again_only_once_its_marks_are_gone() {
     let first = ledger();
-    let gate = Gate::new(Word::new(Stage::OldOnly, 1, 0));
+    let gate = Gate::new(Word::new(Stage::OldOnly.into(), 1, 0));
     let mark = admit(first, &gate, Kind::write(Side::Old));
     first.release();
     assert!(!first.is_idle(), "so no one may be given it");
@@ -87,7 +87,7 @@ fn a_ledger_is_used_again_only_once_its_marks_are_gone() {
 #[test]
 fn marks_may_end_on_another_thread() {
     let ledger = ledger();
-    let gate = Gate::new(Word::new(Stage::OldOnly, 1, 0));
+    let gate = Gate::new(Word::new(Stage::OldOnly.into(), 1, 0));
     let marks: Vec<_> = (0..8).map(|_| admit(ledger, &gate, Kind::write(Side::Old))).collect();
     assert_eq!(ledger.writes(), 8);
     thread::scope(|scope| {

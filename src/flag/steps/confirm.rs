@@ -5,9 +5,10 @@ use std::{
     time::Duration,
 };
 
+use super::claim::Turn;
 use crate::{
     flag::{Blocked, Core, Reason},
-    stage::{Side, SyncState},
+    stage::{Side, SyncState, Urgency},
 };
 
 impl Core {
@@ -16,7 +17,7 @@ impl Core {
         // Read with the turn in hand: nobody moves the flag from here on.
         let stage = self.word().stage();
         let blocked = |reason| Blocked::new(stage, None, vec![reason]);
-        let Ok(_turn) = turn else {
+        let Ok(turn) = turn else {
             return Err(blocked(Reason::Busy));
         };
         if !stage.is_two_sided() {
@@ -29,14 +30,18 @@ impl Core {
         if self.shut_down.load(Ordering::SeqCst) {
             return Err(blocked(Reason::ShutDown));
         }
+        // What another instance knows of the side, this one does not.
+        let turn = Turn::new(turn);
+        let _turn = self.claim(turn, Urgency::Orderly).await.map_err(blocked)?;
         // Set before it is saved: a failure meanwhile makes it suspect again,
         // and that stays.
         let before = self.sync().get(side);
         let untracked = self.untracked[side.index()].load(Ordering::Relaxed);
         self.set_sync(side, SyncState::Synced);
         let confirming = Confirming { core: self, side, before, armed: true };
-        let saved = self.save(stage, self.options.step_deadline).await;
-        saved.map_err(|failed| blocked(Reason::Store(failed.error)))?;
+        let at = self.word().position();
+        let saved = self.save(at, self.options.step_deadline).await;
+        drop(saved.map_err(|failed| blocked(Reason::Store(failed.error)))?);
         confirming.done();
         self.untracked[side.index()].fetch_sub(untracked, Ordering::Relaxed);
         tracing::info!(

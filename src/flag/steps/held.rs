@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Turn, lent::Lent, record::NotSaved};
+use super::{claim::Turn, lent::Lent, record::NotSaved};
 use crate::{
-    flag::{Core, Moved, Reason, StoreError, Word},
-    stage::{Permission, Stage},
+    flag::{Core, Moved, Reason, StoreError, Word, gate::Position},
+    stage::Permission,
 };
 
 impl Core {
@@ -15,7 +15,7 @@ impl Core {
     pub(super) async fn held(
         self: &Arc<Self>,
         mut lent: Lent,
-        to: Stage,
+        to: Position,
         needs: Permission,
     ) -> Result<Moved, Vec<Reason>> {
         let one = |reason| vec![reason];
@@ -68,7 +68,7 @@ impl Drop for Restore {
 pub(super) struct Commit {
     pub(super) core: Arc<Core>,
     pub(super) turn: Turn,
-    pub(super) to: Stage,
+    pub(super) to: Position,
     pub(super) restore: Option<Restore>,
 }
 
@@ -78,14 +78,15 @@ impl Commit {
     pub(super) async fn run(self) -> Result<Moved, Vec<Reason>> {
         let task = tokio::spawn(async move {
             let Self { core, turn, to, mut restore } = self;
-            let from = core.word().stage();
+            let from = core.word().position();
             let held = restore.as_ref().and_then(|restore| restore.held);
             // Writes are not held longer because the store is slow.
             let limit = held.map_or(core.options.step_deadline, |since| {
                 core.options.hold.saturating_sub(since.elapsed())
             });
-            let epoch = match core.save(to, limit).await {
-                Ok(epoch) => epoch,
+            let saved = core.save(to, limit).await;
+            let (epoch, stored) = match saved {
+                Ok(saved) => saved,
                 Err(NotSaved { error, unknown }) => {
                     if unknown {
                         // The record may say `to` now: writes wait for both
@@ -101,12 +102,13 @@ impl Commit {
                 }
             };
             core.flip(to, epoch, |word| word);
+            drop(stored);
             if let Some(restore) = &mut restore {
                 restore.armed = false;
             }
             drop(turn);
             let held = held.map_or(Duration::ZERO, |since| since.elapsed());
-            Ok(core.moved(from, held, Vec::new()))
+            Ok(core.moved(from.stage, held, Vec::new()))
         });
         match task.await {
             Ok(result) => result,

@@ -7,22 +7,31 @@ use std::{
 
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{Turn, held::Commit};
+use super::{claim::Turn, held::Commit, passage_between};
 use crate::{
-    flag::{Blocked, Core, Forced, Moved, Reason, Word},
-    stage::{Passage, Stage, Urgency, passage},
+    flag::{Blocked, Core, Forced, Moved, Reason, Word, gate::Position},
+    stage::{Passage, Side, Stage, Urgency},
 };
 
 /// How many forced stages the status remembers.
 const FORCED: usize = 16;
+/// How many characters of a reason are kept.
+const REASON: usize = 500;
 
 impl Core {
     /// The emergency exit: flips at once, then writes the record. Until that
     /// is durable, writes wait for both legs.
-    pub(super) async fn exit(self: &Arc<Self>, turn: Turn, to: Stage) -> Moved {
+    pub(super) async fn exit(self: &Arc<Self>, turn: Turn, to: Position) -> Moved {
         let from = self.word().stage();
         self.flip(to, self.record_epoch(), Word::raised);
-        let tainted = self.taint(to.authority());
+        let tainted = if from == to.stage {
+            // The end of a ramp. What still runs was acknowledged by nobody who
+            // has not heard from both sides.
+            self.keys_right_on(Side::New)
+        } else {
+            self.note_when_settled();
+            self.taint(to.stage.authority())
+        };
         let moved = self.moved(from, Duration::ZERO, tainted);
         tracing::warn!(
             target: "tower_migration",
@@ -46,9 +55,16 @@ impl Core {
     ) -> Result<Moved, Blocked> {
         self.ensure_published();
         let turn = self.overtake().await;
-        let from = self.word().stage();
+        let at = self.word().position();
+        let from = at.stage;
+        let blocked = |reason| Blocked::new(from, Some(to), vec![reason]);
         if self.shut_down.load(Ordering::SeqCst) {
-            return Err(Blocked::new(from, Some(to), vec![Reason::ShutDown]));
+            return Err(blocked(Reason::ShutDown));
+        }
+        let turn = self.claim_by_force(turn).await.map_err(blocked)?;
+        let mut reason = reason;
+        if let Some((end, _)) = reason.char_indices().nth(REASON) {
+            reason.truncate(end);
         }
         tracing::warn!(
             target: "tower_migration",
@@ -62,17 +78,19 @@ impl Core {
             }
             forced.push(Forced { from, to, reason, at: SystemTime::now() });
         }
-        if from == to {
+        let to = Position::from(to);
+        if at == to {
             return Ok(self.moved(from, Duration::ZERO, Vec::new()));
         }
-        if passage(from, to, Urgency::Emergency) == Passage::Emergency {
+        if passage_between(at, to, Urgency::Emergency) == Passage::Emergency {
             return Ok(self.exit(turn, to).await);
         }
         let commit = Commit { core: Arc::clone(self), turn, to, restore: None };
         let mut moved =
-            commit.run().await.map_err(|reasons| Blocked::new(from, Some(to), reasons))?;
-        if from.authority() != to.authority() {
-            moved.tainted = self.taint(to.authority());
+            commit.run().await.map_err(|reasons| Blocked::new(from, Some(to.stage), reasons))?;
+        if from.authority() != to.stage.authority() {
+            self.note_when_settled();
+            moved.tainted = self.taint(to.stage.authority());
         }
         Ok(moved)
     }

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{sync::Notify, task::JoinHandle, time::timeout_at};
 
-use super::{Turn, held::Restore};
+use super::{claim::Turn, held::Restore};
 use crate::flag::{Core, Reason, later};
 
 type Parts = Arc<Mutex<Option<(Turn, Option<Restore>)>>>;

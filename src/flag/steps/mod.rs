@@ -14,6 +14,7 @@
 //! Until the record is written, dropping the caller's future (or any failure)
 //! puts everything back. From then on a task of its own finishes the step.
 
+mod claim;
 mod confirm;
 mod held;
 mod hurried;
@@ -28,16 +29,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::OwnedMutexGuard,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
-use self::{held::Commit, lent::Lent};
-use super::{Blocked, Core, Moved, Reason, Word, later};
+pub(super) use self::record::Stored;
+use self::{claim::Turn, held::Commit, lent::Lent};
+use super::{Blocked, Core, Moved, Reason, Word, gate::Position, later};
 use crate::{
     reconcile::{Key, RightSide},
-    stage::{Passage, Permission, Side, Stage, SyncState, Urgency, passage, permission},
+    stage::{
+        Passage, Permission, Share, Side, Stage, SyncState, Urgency, passage, permission,
+        ramp_passage, ramp_permission,
+    },
 };
 
 /// Where a step is to lead.
@@ -46,20 +48,23 @@ pub(super) enum Target {
     Stage(Stage),
     Next,
     Previous,
+    /// Another share of the keys, in the same stage.
+    Ramp(Share),
 }
 
 impl Target {
-    const fn from(self, stage: Stage) -> Option<Stage> {
+    fn from(self, at: Position) -> Option<Position> {
         match self {
-            Self::Stage(stage) => Some(stage),
-            Self::Next => stage.next(),
-            Self::Previous => stage.previous(),
+            Self::Stage(stage) if stage == at.stage => Some(at),
+            Self::Stage(stage) => Some(stage.into()),
+            Self::Next => at.stage.next().map(Position::from),
+            // The end of a ramp is the step before its beginning.
+            Self::Previous if !at.share.is_none() => Some(at.stage.into()),
+            Self::Previous => at.stage.previous().map(Position::from),
+            Self::Ramp(share) => Some(Position { stage: at.stage, share }),
         }
     }
 }
-
-/// The right to move the flag.
-type Turn = OwnedMutexGuard<()>;
 
 impl Core {
     pub(super) async fn step(
@@ -81,33 +86,39 @@ impl Core {
         target: Target,
         urgency: Urgency,
     ) -> Result<Moved, Blocked> {
-        let asked_at = self.word().stage();
+        let asked_at = self.word().position();
         let turn = self.turn(target, urgency).await?;
-        let from = self.word().stage();
+        let from = self.word().position();
         if from != asked_at && !matches!(target, Target::Stage(_)) {
             // Somebody moved the flag while this call waited for its turn: one
             // step was asked for, not one more from wherever it is now.
             return if target.from(asked_at) == Some(from) {
-                Ok(self.moved(from, Duration::ZERO, Vec::new()))
+                Ok(self.moved(from.stage, Duration::ZERO, Vec::new()))
             } else {
-                let to = target.from(asked_at);
-                Err(Blocked::new(from, to, vec![Reason::Overtaken]))
+                let to = target.from(asked_at).map(|to| to.stage);
+                Err(Blocked::new(from.stage, to, vec![Reason::Overtaken]))
             };
         }
-        let blocked = |reasons| Blocked::new(from, target.from(from), reasons);
-        let Some(to) = target.from(from) else {
+        let to = target.from(from);
+        let blocked = |reasons| Blocked::new(from.stage, to.map(|to| to.stage), reasons);
+        let Some(to) = to else {
             return Err(blocked(vec![Reason::NoSuchStage]));
         };
-        let passage = passage(from, to, urgency);
+        if !to.share.is_none() && to.stage != Stage::WriteBoth {
+            return Err(blocked(vec![Reason::NoRamp]));
+        }
+        let passage = passage_between(from, to, urgency);
         match passage {
-            Passage::Stay => return Ok(self.moved(from, Duration::ZERO, Vec::new())),
+            Passage::Stay => return Ok(self.moved(from.stage, Duration::ZERO, Vec::new())),
             Passage::Jump => return Err(blocked(vec![Reason::NotNeighbour])),
+            Passage::Flip if !from.share.is_none() => return Err(blocked(vec![Reason::Ramping])),
             Passage::Flip | Passage::Held | Passage::Emergency => {}
         }
         if self.shut_down.load(Ordering::SeqCst) {
             return Err(blocked(vec![Reason::ShutDown]));
         }
-        let needs = permission(from, to, urgency);
+        let turn = self.claim(turn, urgency).await.map_err(|reason| blocked(vec![reason]))?;
+        let needs = permission_between(from, to, urgency);
         self.check(needs).map_err(blocked)?;
         if passage == Passage::Emergency {
             return Ok(self.exit(turn, to).await);
@@ -131,13 +142,15 @@ impl Core {
     /// exit.
     async fn turn(&self, target: Target, urgency: Urgency) -> Result<Turn, Blocked> {
         if let Ok(turn) = Arc::clone(&self.step).try_lock_owned() {
-            return Ok(turn);
+            return Ok(Turn::new(turn));
         }
-        let stage = self.word().stage();
-        if urgency == Urgency::Emergency && stage == Stage::ReadNew {
+        let at = self.word().position();
+        let to = target.from(at);
+        let exit = to.is_some_and(|to| passage_between(at, to, urgency) == Passage::Emergency);
+        if exit {
             return Ok(self.overtake().await);
         }
-        Err(Blocked::new(stage, target.from(stage), vec![Reason::Busy]))
+        Err(Blocked::new(at.stage, to.map(|to| to.stage), vec![Reason::Busy]))
     }
 
     pub(super) async fn overtake(&self) -> Turn {
@@ -150,7 +163,7 @@ impl Core {
         self.overtaking.fetch_add(1, Ordering::SeqCst);
         let _overtaking = Overtaking(self);
         self.overtaken.notify_waiters();
-        Arc::clone(&self.step).lock_owned().await
+        Turn::new(Arc::clone(&self.step).lock_owned().await)
     }
 
     /// Everything that stands against a step right now.
@@ -226,29 +239,34 @@ impl Core {
         let patience = self.options.step_deadline.saturating_add(self.options.hold);
         let turn = timeout_at(later(patience), Arc::clone(&self.step).lock_owned()).await;
         let _turn = match turn {
-            Ok(turn) => turn,
+            Ok(turn) => Turn::new(turn),
             Err(_) => self.overtake().await,
         };
         self.shut_down.store(true, Ordering::SeqCst);
-        self.save_clean().await;
+        let follows = self.follows();
+        if !follows {
+            self.save_clean().await;
+        }
+        // A follower's dirty keys are on nobody's record.
+        self.leave(follows && self.has_doubts()).await;
         self.publish();
     }
 
     // === the parts of a step ===
 
-    /// The word of the next epoch, at `stage`.
-    fn next_word(&self, stage: Stage, epoch: u64) -> Word {
+    /// The word of the next epoch, `at` this position.
+    fn next_word(&self, at: Position, epoch: u64) -> Word {
         let now = self.word();
         match self.ledger.free_slot(now.slot()) {
-            Some(slot) => Word::new(stage, epoch, slot),
-            None => Word::new(stage, epoch, now.slot()).shared(),
+            Some(slot) => Word::new(at, epoch, slot),
+            None => Word::new(at, epoch, now.slot()).shared(),
         }
     }
 
-    /// Opens an epoch in the present stage.
+    /// Opens an epoch where the flag stands.
     pub(super) fn open_epoch(&self, flags: impl FnOnce(Word) -> Word) {
         let now = self.word();
-        self.set_word(flags(self.next_word(now.stage(), now.epoch() + 1)));
+        self.set_word(flags(self.next_word(now.position(), now.epoch() + 1)));
     }
 
     pub(super) fn set_word(&self, word: Word) {
@@ -259,19 +277,24 @@ impl Core {
         }
     }
 
-    /// Opens an epoch in another stage.
-    pub(super) fn flip(&self, to: Stage, epoch: u64, flags: impl FnOnce(Word) -> Word) {
-        let from = self.word().stage();
+    /// Opens an epoch elsewhere.
+    pub(in crate::flag) fn flip(&self, at: Position, epoch: u64, flags: impl FnOnce(Word) -> Word) {
+        let from = self.word().position();
+        let to = at.stage;
         if !to.is_two_sided() {
             self.set_sync(to.authority().other(), SyncState::Unsynced);
         }
-        let word = flags(self.next_word(to, epoch));
+        let word = flags(self.next_word(at, epoch));
         self.set_word(word);
         if !to.is_two_sided() {
             self.dirty().one_sided(to.authority());
         }
-        self.counters.step(from, to);
-        self.changes.send_replace(to);
+        if from.stage == to {
+            self.counters.ramped();
+        } else {
+            self.counters.step(from.stage, to);
+            self.changes.send_replace(to);
+        }
         if self.in_memory && !self.warned_in_memory.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 target: "tower_migration",
@@ -281,7 +304,8 @@ impl Core {
         }
         tracing::info!(
             target: "tower_migration",
-            migration = %self.name(), %from, %to, epoch = word.epoch(),
+            migration = %self.name(), from = %from.stage, %to, ramp = %at.share,
+            epoch = word.epoch(),
             "stage changed"
         );
     }
@@ -298,7 +322,24 @@ impl Core {
             );
         }
         let sync = self.sync().get(word.stage().authority());
-        Moved { from, to: word.stage(), epoch: word.epoch(), held, tainted, sync, upgraded }
+        let ramp = word.share().as_f64();
+        Moved { from, to: word.stage(), ramp, epoch: word.epoch(), held, tainted, sync, upgraded }
+    }
+}
+
+const fn passage_between(from: Position, to: Position, urgency: Urgency) -> Passage {
+    if from.stage as u8 == to.stage as u8 {
+        ramp_passage(from.share, to.share, urgency)
+    } else {
+        passage(from.stage, to.stage, urgency)
+    }
+}
+
+const fn permission_between(from: Position, to: Position, urgency: Urgency) -> Permission {
+    if from.stage as u8 == to.stage as u8 {
+        ramp_permission(from.share, to.share, urgency)
+    } else {
+        permission(from.stage, to.stage, urgency)
     }
 }
 

@@ -1,20 +1,21 @@
 //! Putting the flag on record, whatever the store does.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    sync::{Arc, Weak, atomic::Ordering},
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
-    sync::oneshot,
+    runtime,
+    sync::{MutexGuard, oneshot},
     time::{Instant, sleep, timeout_at},
 };
 
 use super::{Turn, first_of};
 use crate::{
-    flag::{Core, Record, StoreError, later},
+    flag::{Core, Record, StoreError, StoreErrorKind, core::locked, gate::Position, later},
     reconcile::RightSide,
-    stage::{Side, Stage, SyncState, SyncTable},
+    stage::{Side, SyncState, SyncTable},
 };
 
 /// How long to wait before a record that could not be written is tried again.
@@ -27,19 +28,61 @@ pub(super) struct NotSaved {
     pub(super) unknown: bool,
 }
 
+/// What the store holds, as far as this instance knows.
+#[derive(Debug)]
+pub(in crate::flag) struct Stored {
+    epoch: u64,
+    sync: SyncTable,
+    /// The newest record that was tried since, without a word from the store.
+    tried: Option<u64>,
+}
+
+impl Stored {
+    pub(in crate::flag) const fn new(epoch: u64, sync: SyncTable) -> Self {
+        Self { epoch, sync, tried: None }
+    }
+
+    /// Whether the record that was found is one of this instance's own.
+    fn knows(&self, epoch: u64) -> bool {
+        (self.epoch..=self.tried.unwrap_or(self.epoch)).contains(&epoch)
+    }
+}
+
 impl Core {
     /// What goes on record of the sides. Dirty keys do not: where there are
-    /// any, the side that they are wrong on is not synced after a restart.
-    fn recorded_sync(&self, stage: Stage) -> SyncTable {
+    /// any, the side that they are wrong on is not synced after a restart. Nor
+    /// is a side that became the authority by an emergency exit, while writes
+    /// that began before it may still fail there.
+    fn recorded_sync(&self, at: Position) -> SyncTable {
         let dirty = self.dirty();
         let conflicts = dirty.count(RightSide::Conflict).0;
-        Side::ALL.into_iter().fold(self.sync().entering(stage), |sync, right| {
+        let sync = self.sync().entering(at.stage);
+        let sync = Side::ALL.into_iter().fold(sync, |sync, right| {
             if dirty.count(RightSide::Is(right)).0 + conflicts > 0 {
                 sync.with(right.other(), SyncState::Unsynced)
             } else {
                 sync
             }
-        })
+        });
+        drop(dirty);
+        if at.stage.is_two_sided() && self.exited.load(Ordering::SeqCst) && !self.is_settled() {
+            sync.with(at.stage.authority(), SyncState::Unsynced)
+        } else {
+            sync
+        }
+    }
+
+    fn compose(&self, at: Position, clean: bool) -> Record {
+        Record {
+            stage: at.stage,
+            epoch: self.record_epoch(),
+            sync: self.recorded_sync(at),
+            clean,
+            ramp: at.share,
+            seed: self.seed(),
+            forced: locked(&self.forced).clone(),
+            written: SystemTime::now(),
+        }
     }
 
     /// The epoch of the next record: greater than that of any before, and than
@@ -53,45 +96,105 @@ impl Core {
         next(last)
     }
 
-    /// Writes the record of `stage`, for at most `limit`, or until somebody in
-    /// a hurry comes. Answers its epoch.
-    pub(super) async fn save(&self, stage: Stage, limit: Duration) -> Result<u64, NotSaved> {
-        let epoch = self.record_epoch();
-        let record = Record { stage, epoch, sync: self.recorded_sync(stage), clean: false };
-        self.write(record, limit).await.map(|()| epoch)
+    /// Writes the record of a flag that stands `at`, for at most `limit`, or
+    /// until somebody in a hurry comes. Answers its epoch, and what keeps the
+    /// next record from being written until this one has come true.
+    pub(super) async fn save(
+        &self,
+        at: Position,
+        limit: Duration,
+    ) -> Result<(u64, MutexGuard<'_, Stored>), NotSaved> {
+        self.write(|_| Some(self.compose(at, false)), limit).await
     }
 
     pub(super) async fn save_clean(&self) {
-        let stage = self.word().stage();
-        let sync = self.recorded_sync(stage);
-        let record = Record { stage, epoch: self.record_epoch(), sync, clean: true };
-        if let Err(failed) = self.write(record, self.options.step_deadline).await {
+        let at = self.word().position();
+        let compose = |_: &Stored| Some(self.compose(at, true));
+        if let Err(failed) = self.write(compose, self.options.step_deadline).await {
             tracing::error!(
                 target: "tower_migration",
                 migration = %self.name(),
-                error = &failed.error as &dyn std::error::Error,
+                error = %failed.error, hint = failed.error.lifted_by(),
                 "the clean stop is not on record: the next start treats it as unclean"
             );
         }
     }
 
-    async fn write(&self, record: Record, limit: Duration) -> Result<(), NotSaved> {
-        let store = Arc::clone(&self.store);
-        // In a task: a store that panics must not take the step with it.
-        let mut task = tokio::spawn(async move { store.save(record).await });
-        let done = timeout_at(later(limit), first_of(&mut task, self.is_overtaken())).await;
-        let unknown = |error: StoreError| Err(NotSaved { error, unknown: true });
-        match done {
-            Ok(Ok(Ok(Ok(())))) => Ok(()),
-            Ok(Ok(Ok(Err(error)))) => Err(NotSaved { error, unknown: false }),
-            Ok(Ok(Err(panicked))) => unknown(StoreError::new(panicked)),
-            Ok(Err(())) => {
-                task.abort();
-                unknown(StoreError::new("a step in a hurry came in between"))
+    /// Takes the record over that another instance has written last.
+    pub(in crate::flag) async fn record_takeover(&self, replaces: u64) -> Result<(), StoreError> {
+        *self.saving.lock().await = Stored::new(replaces, self.sync());
+        let at = self.word().position();
+        let saved = self.save(at, self.options.step_deadline).await;
+        saved.map(drop).map_err(|failed| failed.error)
+    }
+
+    async fn write(
+        &self,
+        compose: impl FnOnce(&Stored) -> Option<Record>,
+        limit: Duration,
+    ) -> Result<(u64, MutexGuard<'_, Stored>), NotSaved> {
+        let unknown = |error| NotSaved { error, unknown: true };
+        let writing = async {
+            let mut stored = self.saving.lock().await;
+            if stored.tried.is_some() {
+                self.find_out(&mut stored).await?;
             }
-            Err(_) => {
-                task.abort();
-                unknown(StoreError::new("the store did not answer in time"))
+            let Some(record) = compose(&stored) else {
+                return Ok((stored.epoch, stored));
+            };
+            let (epoch, sync) = (record.epoch, record.sync);
+            stored.tried = Some(epoch);
+            let (store, replaces) = (Arc::clone(&self.store), stored.epoch);
+            // In a task: a store that panics must not take the step with it.
+            let mut task =
+                AbortOnDrop(tokio::spawn(async move { store.save(replaces, record).await }));
+            match (&mut task.0).await {
+                Ok(Ok(())) => {
+                    *stored = Stored::new(epoch, sync);
+                    Ok((epoch, stored))
+                }
+                Ok(Err(error)) if error.kind() == StoreErrorKind::Unknown => Err(unknown(error)),
+                Ok(Err(error)) => {
+                    stored.tried = None;
+                    Err(NotSaved { error, unknown: false })
+                }
+                Err(panicked) => Err(unknown(StoreError::new(panicked))),
+            }
+        };
+        match timeout_at(later(limit), first_of(writing, self.is_overtaken())).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(())) => Err(unknown(StoreError::of(
+                StoreErrorKind::Unknown,
+                "a step in a hurry came before the store's answer",
+            ))),
+            Err(_) => Err(unknown(StoreError::of(
+                StoreErrorKind::Unknown,
+                "the flag's store did not answer in time",
+            ))),
+        }
+    }
+
+    /// A store that did not say whether it has the record is read again.
+    async fn find_out(&self, stored: &mut Stored) -> Result<(), NotSaved> {
+        let unknown = |error| NotSaved { error, unknown: true };
+        let store = Arc::clone(&self.store);
+        let mut task = AbortOnDrop(tokio::spawn(async move { store.load().await }));
+        let found = match (&mut task.0).await {
+            Ok(found) => found.map_err(unknown)?,
+            Err(panicked) => return Err(unknown(StoreError::new(panicked))),
+        };
+        match found {
+            Some(record) if stored.knows(record.epoch) => {
+                *stored = Stored::new(record.epoch, record.sync);
+                Ok(())
+            }
+            found => {
+                let what = match found {
+                    Some(record) => format!("a record of epoch {} is there", record.epoch),
+                    None => "there is none".to_owned(),
+                };
+                let what = format!("the flag's record is not one of this process: {what}");
+                Err(unknown(StoreError::of(StoreErrorKind::Conflict, what)))
             }
         }
     }
@@ -102,24 +205,30 @@ impl Core {
     pub(super) async fn put_on_record(
         self: Arc<Self>,
         mut turn: Turn,
-        stage: Stage,
+        at: Position,
         tell: oneshot::Sender<()>,
     ) {
         let mut tell = Some(tell);
-        while let Err(failed) = self.save(stage, self.options.step_deadline).await {
+        loop {
+            // What the error says is all that is needed of it: nothing that is
+            // borrowed outlives the wait.
+            let failed = match self.save(at, self.options.step_deadline).await {
+                Ok(_) => break,
+                Err(failed) => failed.error,
+            };
             tracing::error!(
                 target: "tower_migration",
                 migration = %self.name(),
-                error = &failed.error as &dyn std::error::Error,
+                error = %failed, hint = failed.lifted_by(),
                 "the stage is not on record: writes wait for both sides until it is"
             );
             tell.take();
             if timeout_at(Instant::now() + RETRY, self.is_overtaken()).await.is_ok() {
                 drop(turn);
                 sleep(RETRY).await;
-                turn = Arc::clone(&self.step).lock_owned().await;
+                turn = self.turn_again().await;
                 let shut_down = self.shut_down.load(Ordering::SeqCst);
-                if self.word().stage() != stage || shut_down {
+                if self.word().position() != at || shut_down {
                     return;
                 }
             }
@@ -127,5 +236,70 @@ impl Core {
         // Nobody else can have moved the flag: this task holds the turn.
         self.open_epoch(|word| word);
         drop(turn);
+    }
+
+    /// The authority's data has turned out to be worse than the record says: a
+    /// restart must know. (The other side need not be noted: after an unclean
+    /// stop it is unsynced in any case.)
+    pub(in crate::flag) fn note_sync(&self) {
+        if runtime::Handle::try_current().is_err() || self.noting.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let me = Weak::clone(&self.me);
+        tokio::spawn(async move {
+            while let Some(core) = me.upgrade() {
+                // What comes from here on is for another task.
+                core.noting.store(false, Ordering::SeqCst);
+                if core.shut_down.load(Ordering::SeqCst) || core.follows() {
+                    return;
+                }
+                let compose = |stored: &Stored| {
+                    let at = core.word().position();
+                    (stored.sync != core.recorded_sync(at)).then(|| core.compose(at, false))
+                };
+                match core.write(compose, core.options.step_deadline).await {
+                    Ok(_) => return,
+                    Err(failed) => tracing::error!(
+                        target: "tower_migration",
+                        migration = %core.name(),
+                        error = %failed.error, hint = failed.error.lifted_by(),
+                        "the authority's state is not on record: a restart would not know"
+                    ),
+                }
+                if core.noting.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+                drop(core);
+                sleep(RETRY).await;
+            }
+        });
+    }
+
+    /// After an emergency exit: once the writes that began before it have ended,
+    /// what is known of the new authority goes on record.
+    pub(super) fn note_when_settled(self: &Arc<Self>) {
+        self.exited.store(true, Ordering::SeqCst);
+        let core = Arc::downgrade(self);
+        let ledger = self.ledger;
+        tokio::spawn(async move {
+            // Not holding the core: a hanging write would keep it alive.
+            let slot = || core.upgrade().map_or(usize::MAX, |core| core.word().settling_slot());
+            ledger.settled(slot).await;
+            if let Some(core) = core.upgrade()
+                && core.is_settled()
+                && core.exited.swap(false, Ordering::SeqCst)
+            {
+                core.note_sync();
+            }
+        });
+    }
+}
+
+/// A store that was given up is not asked any further.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

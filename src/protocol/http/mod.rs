@@ -8,12 +8,15 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, header, request};
 use http_body::Body;
 
-use super::{ByMethod, Classify, Dispatch, HttpKeys, KeyOf, upgrade};
+use super::{ByMethod, Classify, Dispatch, Head, HttpKeys, KeyOf, upgrade};
 use crate::{
     body::{Capture, CopyBody, Lease, ReadAhead},
     compare::{Answer, Compare, ExactBody, Headers, Status},
+    reconcile::{Key, Keys},
+    stage::Share,
 };
 
+type RampBy = dyn Fn(&Head<'_>) -> Option<Key> + Send + Sync;
 type Prepare = dyn Fn(&mut Request<Bytes>) + Send + Sync;
 type Follow = dyn Fn(Request<Bytes>, &Answer) -> Option<Request<Bytes>> + Send + Sync;
 
@@ -24,6 +27,7 @@ type Follow = dyn Fn(Request<Bytes>, &Answer) -> Option<Request<Bytes>> + Send +
 pub struct Http {
     pub(crate) classify: Arc<dyn Classify>,
     pub(crate) keys: Option<Arc<dyn KeyOf>>,
+    pub(crate) ramp_by: Option<Arc<RampBy>>,
     pub(crate) prepare: Option<Arc<Prepare>>,
     pub(crate) follow: Option<Arc<Follow>>,
     pub(crate) strip: Vec<fn(&mut Extensions)>,
@@ -36,6 +40,7 @@ impl Default for Http {
         Self {
             classify: Arc::new(ByMethod),
             keys: Some(Arc::new(HttpKeys)),
+            ramp_by: None,
             prepare: None,
             follow: None,
             strip: Vec::new(),
@@ -88,6 +93,21 @@ impl<B: Body> fmt::Debug for AheadAnswer<B> {
 }
 
 impl Http {
+    /// Whether a ramp covers a request: by the user's function if there is one,
+    /// else by all of its keys.
+    pub(super) fn covered(
+        &self,
+        head: &Head<'_>,
+        keys: impl FnOnce() -> Keys,
+        share: Share,
+        seed: u64,
+    ) -> bool {
+        match &self.ramp_by {
+            Some(by) => by(head).is_some_and(|key| Keys::from(key).covered_by(share, seed)),
+            None => keys().covered_by(share, seed),
+        }
+    }
+
     /// Strips from a head what must not be in two copies.
     pub(super) fn make_copyable(&self, parts: &mut request::Parts) {
         upgrade::strip(&mut parts.headers, &mut parts.extensions);

@@ -21,7 +21,7 @@ use crate::{
         Dispatch, FallbackRead, Head, KeyOf, Seam, UpgradeToken, problem::problem, upgrade,
     },
     reconcile::Keys,
-    stage::{Operation, Outcome, Side},
+    stage::{Operation, Outcome, Share, Side},
     telemetry::Refused,
 };
 
@@ -91,6 +91,15 @@ where
     fn leaves(&self, request: &mut Request<B>, side: Side, counts: &Arc<[AtomicUsize; 2]>) {
         let token = UpgradeToken::new(counts, side);
         request.extensions_mut().insert(token);
+    }
+
+    fn partition(&self, request: &Request<B>, share: Share, seed: u64) -> bool {
+        let keys = || Seam::<Request<B>, Response<RB>>::read_keys(self, request);
+        self.covered(&Head::of(request), keys, share, seed)
+    }
+
+    fn partition_whole(&self, whole: &WholeRequest, keys: &Keys, share: Share, seed: u64) -> bool {
+        self.covered(&Head::of_parts(&whole.parts), || keys.clone(), share, seed)
     }
 
     fn read_keys(&self, request: &Request<B>) -> Keys {

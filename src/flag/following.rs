@@ -1,0 +1,142 @@
+//! An instance that does not own its flag: it obeys, and takes over when the
+//! owner has ended.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Core, FlagStore, Presence, Record, Standing, StoreError, core::locked, gate::Position,
+};
+use crate::stage::Side;
+
+impl Core {
+    /// Tells the store again and again that this instance is there, until it
+    /// need not be told any more.
+    pub(super) fn keep_attending(self: &Arc<Self>, lease: Duration) {
+        let core = Arc::downgrade(self);
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            let mut failing = false;
+            while let Some(epoch) = attending(&core, &*store) {
+                // Neither a handle nor what is known of the flag is kept alive
+                // while nothing happens.
+                let news = timeout(lease / 4, store.watch(epoch)).await;
+                let Some(core) = core.upgrade() else {
+                    return;
+                };
+                let heard = match news {
+                    Ok(Ok(record)) => {
+                        core.follow(record).await;
+                        Ok(())
+                    }
+                    Ok(Err(error)) => Err(error),
+                    Err(_) => Ok(()),
+                };
+                let attended = match heard {
+                    Ok(()) => core.attend().await,
+                    failed => failed,
+                };
+                if let Err(error) = &attended
+                    && !failing
+                {
+                    tracing::error!(
+                        target: "tower_migration",
+                        migration = %core.name(), %error, hint = error.lifted_by(),
+                        "the flag's store fails: this process goes on at its stage"
+                    );
+                }
+                failing = attended.is_err();
+                if failing {
+                    drop(core);
+                    sleep(lease).await;
+                }
+            }
+        });
+    }
+
+    async fn attend(self: &Arc<Self>) -> Result<(), StoreError> {
+        let epoch = self.recorded.load(Ordering::SeqCst);
+        let presence = Presence::new(Arc::clone(&self.instance), epoch);
+        match self.store.attend(presence).await? {
+            Standing::Owner if self.follows() => self.take_over().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes where the owner has put the flag. It does not move it while there
+    /// are two, unless by force: so there is nothing to wait for.
+    async fn follow(self: &Arc<Self>, record: Record) {
+        let _turn = Arc::clone(&self.step).lock_owned().await;
+        if self.follows() {
+            self.obey(record);
+        }
+    }
+
+    fn obey(&self, record: Record) {
+        self.recorded.fetch_max(record.epoch, Ordering::SeqCst);
+        for side in Side::ALL {
+            // What this instance has seen go wrong, the record does not know.
+            let state = self.sync().get(side).min(record.sync.get(side));
+            self.set_sync(side, state);
+        }
+        *locked(&self.forced) = record.forced;
+        let now = self.word();
+        let to = Position { stage: record.stage, share: record.ramp };
+        if now.position() != to {
+            self.flip(to, record.epoch.max(now.epoch() + 1), |word| word);
+            if now.stage().authority() != to.stage.authority() {
+                self.taint(to.stage.authority());
+            }
+        }
+    }
+
+    /// The owner has ended, and the store has given the flag to this instance.
+    async fn take_over(self: &Arc<Self>) -> Result<(), StoreError> {
+        let _turn = Arc::clone(&self.step).lock_owned().await;
+        if self.shut_down.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let record = self.store.load().await?.ok_or_else(|| {
+            StoreError::of(super::StoreErrorKind::Missing, "the flag's record is gone")
+        })?;
+        let replaces = record.epoch;
+        self.obey(record.after_restart());
+        self.record_takeover(replaces).await?;
+        self.takes_over();
+        tracing::warn!(
+            target: "tower_migration",
+            migration = %self.name(), stage = %self.word().stage(),
+            "the flag's owner has ended: this process owns it now"
+        );
+        Ok(())
+    }
+
+    /// What is not known of the side that is not the authority, since an
+    /// instance has ended without a farewell: a write of its may have landed on
+    /// one side alone.
+    pub(super) fn distrust(&self) {
+        let stage = self.word().stage();
+        if !stage.is_two_sided() {
+            return;
+        }
+        let side = stage.authority().other();
+        self.set_sync(side, crate::stage::SyncState::Unsynced);
+        tracing::error!(
+            target: "tower_migration",
+            migration = %self.name(), %side,
+            "another process ended without shutdown: the side is unsynced"
+        );
+    }
+}
+
+/// The epoch to watch from, or `None` when there is nothing to attend to.
+fn attending(core: &Weak<Core>, store: &dyn FlagStore) -> Option<u64> {
+    let core = core.upgrade()?;
+    let done =
+        core.shut_down.load(Ordering::SeqCst) || (!core.follows() && store.lease().is_none());
+    (!done).then(|| core.recorded.load(Ordering::SeqCst))
+}

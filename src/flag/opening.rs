@@ -1,0 +1,104 @@
+//! How a flag is taken up again.
+
+use std::{sync::Arc, time::Duration, time::SystemTime};
+
+use tokio::time::sleep;
+
+use super::{
+    Core, FlagStore, MemoryStore, OpenError, Presence, Record, Standing, StoreError,
+    StoreErrorKind, core::Start, options::Options,
+};
+
+/// How long a follower waits for the record of an owner that is just making it.
+const FIRST_RECORD: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Core {
+    pub(super) fn in_memory(name: Arc<str>, options: Options) -> Arc<Self> {
+        let store = MemoryStore::new();
+        let start =
+            Start { record: store.record(), standing: Standing::Owner, instance: instance() };
+        Self::new(name, options, Arc::new(store), true, start)
+    }
+
+    pub(super) async fn open(
+        name: Arc<str>,
+        options: Options,
+        store: Arc<dyn FlagStore>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let instance = instance();
+        // Before the record is read: from here on no step is taken that this
+        // instance does not see.
+        let standing = store.attend(Presence::new(Arc::clone(&instance), 0)).await?;
+        let record = load(&*store, standing).await?;
+        let record = match standing {
+            Standing::Owner => own(&*store, record).await?,
+            Standing::Follower => record,
+        };
+        tracing::info!(
+            target: "tower_migration",
+            migration = %name, stage = %record.stage, epoch = record.epoch, ?standing,
+            "flag opened"
+        );
+        let start = Start { record, standing, instance };
+        let core = Self::new(name, options, store, false, start);
+        if let Some(lease) = core.store.lease() {
+            core.keep_attending(lease);
+        }
+        if standing == Standing::Owner {
+            core.look_for_lost_instances().await?;
+        }
+        Ok(core)
+    }
+
+    /// An instance that died while this one was not there yet, or while it did
+    /// not own the flag.
+    async fn look_for_lost_instances(&self) -> Result<(), OpenError> {
+        match self.store.claim().await {
+            Ok(claim) => {
+                if claim.lost_instance() {
+                    self.distrust();
+                }
+                Ok(())
+            }
+            // It is asked again before every step.
+            Err(error) if error.kind() == StoreErrorKind::Shared => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+async fn load(store: &dyn FlagStore, standing: Standing) -> Result<Record, OpenError> {
+    let mut patience = FIRST_RECORD;
+    loop {
+        if let Some(record) = store.load().await? {
+            record.check().map_err(|what| {
+                let what = format!("the flag's record cannot be: {what}");
+                StoreError::of(StoreErrorKind::Corrupt, what)
+            })?;
+            return Ok(record);
+        }
+        if standing == Standing::Owner || patience.is_zero() {
+            return Err(OpenError::Missing);
+        }
+        sleep(LOOK).await;
+        patience = patience.saturating_sub(LOOK);
+    }
+}
+
+/// Puts on record that the flag is in use, so that a stop which is not a clean
+/// one shows.
+async fn own(store: &dyn FlagStore, record: Record) -> Result<Record, OpenError> {
+    let replaces = record.epoch;
+    let mut record = record.after_restart();
+    record.clean = false;
+    record.epoch += 1;
+    record.written = SystemTime::now();
+    store.save(replaces, record.clone()).await?;
+    Ok(record)
+}
+
+/// A name that no other start of any process has.
+fn instance() -> Arc<str> {
+    format!("{}-{:016x}", std::process::id(), fastrand::u64(..)).into()
+}

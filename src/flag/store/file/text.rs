@@ -1,0 +1,279 @@
+//! The record as text: one `name = value` a line, a checksum last.
+//!
+//! ```text
+//! tower-migration flag, format 1
+//! stage = write-both
+//! epoch = 7
+//! old = synced
+//! new = unsynced
+//! clean = no
+//! ramp = 0
+//! seed = 00c0ffee00c0ffee
+//! written = Sat, 21 Nov 2026 23:59:00 GMT
+//! forced = read-new write-both Sat, 21 Nov 2026 23:58:00 GMT because I say so
+//! checksum = 0123456789abcdef
+//! ```
+//!
+//! `forced` comes as often as there are forced stages. The checksum is SipHash
+//! 1-3 of all lines before it. Reading is strict: what is not exactly what
+//! [`write`] makes is damaged, since a flag is not the place for guesses.
+
+use std::{
+    fmt::Write,
+    hash::Hasher,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
+
+use httpdate::HttpDate;
+use siphasher::sip::SipHasher13;
+
+use crate::{
+    flag::{Forced, Record},
+    stage::{Share, Stage, SyncState, SyncTable},
+};
+
+const HEAD: &str = "tower-migration flag, format ";
+const FORMAT: u32 = 1;
+const CHECKSUM: &str = "checksum = ";
+
+/// Why a text is no record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// A newer version wrote it.
+    Newer(u32),
+    /// It is damaged: what about it.
+    Damaged(String),
+}
+
+pub(super) fn write(record: &Record) -> String {
+    let mut text = String::new();
+    let Record { stage, epoch, sync, clean, ramp, seed, forced, written } = record;
+    let clean = if *clean { "yes" } else { "no" };
+    let (old, new) = (sync.old.as_str(), sync.new.as_str());
+    let _ = write!(
+        text,
+        "{HEAD}{FORMAT}\nstage = {stage}\nepoch = {epoch}\nold = {old}\nnew = {new}\n\
+         clean = {clean}\nramp = {ramp}\nseed = {seed:016x}\nwritten = {}\n",
+        date(*written)
+    );
+    for Forced { from, to, at, reason } in forced {
+        let _ = writeln!(text, "forced = {from} {to} {} {}", date(*at), escaped(reason));
+    }
+    let sum = checksum(&text);
+    let _ = writeln!(text, "{CHECKSUM}{sum:016x}");
+    text
+}
+
+pub(super) fn read(bytes: &[u8]) -> Result<Record, Unreadable> {
+    let damaged = |what: &str| Unreadable::Damaged(what.to_owned());
+    let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
+    let format = text
+        .strip_prefix(HEAD)
+        .and_then(|rest| rest.split('\n').next())
+        .and_then(|number| number.parse::<u32>().ok())
+        .ok_or_else(|| damaged("its first line does not name a format"))?;
+    if format > FORMAT {
+        return Err(Unreadable::Newer(format));
+    }
+    let body = text.rfind(CHECKSUM).ok_or_else(|| damaged("its checksum is missing"))?;
+    let (body, last) = text.split_at(body);
+    let sum = last.strip_prefix(CHECKSUM).and_then(|last| last.strip_suffix('\n'));
+    // Spelt as `write` spells it, so that no two texts are the same record.
+    if sum != Some(&*format!("{:016x}", checksum(body))) {
+        return Err(damaged("its checksum is wrong"));
+    }
+    let record = parse(body).ok_or_else(|| damaged("a line is not as it should be"))?;
+    record.check().map_err(damaged)?;
+    Ok(record)
+}
+
+fn parse(body: &str) -> Option<Record> {
+    let mut lines = body.strip_suffix('\n')?.split('\n').skip(1).peekable();
+    let mut value = |name: &str| {
+        let line = lines
+            .next_if(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(" = ")))?;
+        line.get(name.len() + 3..)
+    };
+    let stage = value("stage").and_then(stage)?;
+    let epoch = value("epoch")?.parse().ok()?;
+    let old = value("old").and_then(sync)?;
+    let new = value("new").and_then(sync)?;
+    let clean = match value("clean")? {
+        "yes" => true,
+        "no" => false,
+        _ => return None,
+    };
+    let ramp = Share::from_str(value("ramp")?).ok()?;
+    let seed = u64::from_str_radix(value("seed")?, 16).ok()?;
+    let written = time(value("written")?)?;
+    let mut forced = Vec::new();
+    while let Some(line) = value("forced") {
+        forced.push(parse_forced(line)?);
+    }
+    let sync = SyncTable { old, new };
+    let record = Record { stage, epoch, sync, clean, ramp, seed, forced, written };
+    lines.next().is_none().then_some(record)
+}
+
+fn parse_forced(line: &str) -> Option<Forced> {
+    let (from, rest) = line.split_once(' ')?;
+    let (to, rest) = rest.split_once(' ')?;
+    let at = rest.find("GMT")? + "GMT".len();
+    let (at, reason) = rest.split_at_checked(at)?;
+    let reason = unescaped(reason.strip_prefix(' ')?)?;
+    Some(Forced { from: stage(from)?, to: stage(to)?, at: time(at)?, reason })
+}
+
+fn stage(text: &str) -> Option<Stage> {
+    Stage::ALL.into_iter().find(|stage| stage.as_str() == text)
+}
+
+fn sync(text: &str) -> Option<SyncState> {
+    [SyncState::Unsynced, SyncState::Suspect, SyncState::Synced]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+}
+
+/// A clock may say anything; a date has four digits for the year.
+fn date(time: SystemTime) -> HttpDate {
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    HttpDate::from(SystemTime::UNIX_EPOCH + since.min(LAST))
+}
+
+fn time(text: &str) -> Option<SystemTime> {
+    httpdate::parse_http_date(text).ok()
+}
+
+/// On one line, whatever is in it.
+fn escaped(reason: &str) -> String {
+    let mut text = String::new();
+    for c in reason.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+fn unescaped(text: &str) -> Option<String> {
+    let mut reason = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        reason.push(match c {
+            '\\' => match chars.next()? {
+                '\\' => '\\',
+                'n' => '\n',
+                'r' => '\r',
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(reason)
+}
+
+fn checksum(text: &str) -> u64 {
+    // Any fixed keys do: this is against damage, not against malice.
+    let mut hasher = SipHasher13::new_with_keys(0x746f_7765_7221_6d69, 0x6772_6174_696f_6e21);
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Record {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_305_540);
+        let forced = |reason: &str| Forced {
+            from: Stage::ReadNew,
+            to: Stage::WriteBoth,
+            at,
+            reason: reason.to_owned(),
+        };
+        Record {
+            stage: Stage::WriteBoth,
+            epoch: 12_345,
+            sync: SyncTable { old: SyncState::Synced, new: SyncState::Suspect },
+            clean: false,
+            ramp: Share::new(0.25).unwrap(),
+            seed: 0xfeed,
+            forced: vec![
+                forced("two\nlines, a \\ and GMT\r\nchecksum = 0"),
+                forced(""),
+                forced(" spaces "),
+            ],
+            written: at,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for stage in Stage::ALL {
+            for state in [SyncState::Unsynced, SyncState::Suspect, SyncState::Synced] {
+                let sync = SyncTable { old: state, new: SyncState::Synced };
+                let record = Record {
+                    stage,
+                    sync,
+                    ramp: Share::NONE,
+                    clean: stage.is_two_sided(),
+                    ..full()
+                };
+                assert_eq!(read(write(&record).as_bytes()), Ok(record));
+            }
+        }
+        assert_eq!(read(write(&full()).as_bytes()), Ok(full()));
+    }
+
+    #[test]
+    fn a_record_is_never_read_from_a_damaged_text() {
+        let text = write(&full());
+        for end in 0..text.len() {
+            assert!(read(&text.as_bytes()[..end]).is_err(), "cut off after {end} bytes");
+        }
+        for at in 0..text.len() {
+            for bit in 0..8 {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                assert!(read(&bytes).is_err(), "bit {bit} of byte {at}");
+            }
+            let mut bytes = text.clone().into_bytes();
+            bytes.remove(at);
+            assert!(read(&bytes).is_err(), "without byte {at}");
+        }
+        let doubled = [text.as_bytes(), text.as_bytes()].concat();
+        assert!(read(&doubled).is_err());
+        assert!(read(&vec![0; text.len()]).is_err(), "zeros, as after a power cut");
+        assert!(read((text + "\n").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_newer_format_is_told_from_damage() {
+        let newer = write(&full()).replace("format 1", "format 2");
+        assert_eq!(read(newer.as_bytes()), Err(Unreadable::Newer(2)));
+        let older = write(&full()).replace("format 1", "format 0");
+        assert!(matches!(read(older.as_bytes()), Err(Unreadable::Damaged(_))));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_is_damaged_whatever_its_checksum_says() {
+        let ramp = Record { stage: Stage::ReadNew, ..full() };
+        assert!(matches!(read(write(&ramp).as_bytes()), Err(Unreadable::Damaged(_))));
+        let epoch = Record { epoch: u64::MAX, ..full() };
+        assert!(matches!(read(write(&epoch).as_bytes()), Err(Unreadable::Damaged(_))));
+    }
+
+    #[test]
+    fn a_clock_that_is_far_off_does_not_keep_a_record_from_being_written() {
+        let ages = Duration::from_secs(1 << 40);
+        for written in [SystemTime::UNIX_EPOCH - ages, SystemTime::UNIX_EPOCH + ages] {
+            let text = write(&Record { written, ..full() });
+            assert!(read(text.as_bytes()).is_ok(), "{text}");
+        }
+    }
+}

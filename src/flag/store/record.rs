@@ -1,0 +1,95 @@
+//! What is kept of a flag.
+
+use std::time::SystemTime;
+
+use crate::{
+    flag::{Forced, gate::LAST_EPOCH},
+    stage::{Share, Stage, SyncState, SyncTable},
+};
+
+/// What is kept of a flag: where it stands and what is known of the sides.
+///
+/// ```
+/// use tower_migration::{Record, Side, Stage};
+///
+/// let mut record = Record::start();
+/// assert_eq!(record.stage, Stage::OldOnly);
+///
+/// // A process that was killed at `write-both` may have left a write on one
+/// // side alone.
+/// record.stage = Stage::WriteBoth;
+/// record.clean = false;
+/// assert!(!record.after_restart().sync.get(Side::New).is_synced());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Record {
+    /// The stage.
+    pub stage: Stage,
+    /// Grows with every record; the order in which they were made.
+    pub epoch: u64,
+    /// Which sides hold all data.
+    pub sync: SyncTable,
+    /// Whether the process that wrote it stopped in order. After an unclean
+    /// stop in a two-sided stage a write may have landed on one side alone.
+    pub clean: bool,
+    /// The share of the keys that reads new already; not 0 at `WriteBoth` only.
+    pub ramp: Share,
+    /// Under which a ramp tells its keys from the others: see
+    /// [`partition`](crate::stage::partition). Chosen once for each migration.
+    pub seed: u64,
+    /// Stages that were forced, the newest last, at most 16.
+    pub forced: Vec<Forced>,
+    /// When it was written, by the machine's clock. To the second; nothing
+    /// depends on it.
+    pub written: SystemTime,
+}
+
+impl Record {
+    /// Where every migration starts: `OldOnly`, new unsynced.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::at(Stage::OldOnly)
+    }
+
+    /// A record for a flag that is known to stand at `stage`, with nothing known
+    /// of the side that is not the authority. For a record that was lost.
+    #[must_use]
+    pub fn at(stage: Stage) -> Self {
+        let unknown = SyncTable { old: SyncState::Unsynced, new: SyncState::Unsynced };
+        Self {
+            stage,
+            epoch: 0,
+            sync: unknown.with(stage.authority(), SyncState::Synced),
+            clean: true,
+            ramp: Share::NONE,
+            seed: fastrand::u64(..),
+            forced: Vec::new(),
+            written: SystemTime::now(),
+        }
+    }
+
+    /// What holds after a restart: a two-sided stage that did not stop cleanly
+    /// leaves its other side unsynced. (A ramp goes on: while it lasts both
+    /// sides have every write that was acknowledged.)
+    #[must_use]
+    pub const fn after_restart(mut self) -> Self {
+        if self.stage.is_two_sided() && !self.clean {
+            self.sync = self.sync.with(self.stage.authority().other(), SyncState::Unsynced);
+        }
+        self
+    }
+
+    /// Whether it can be: an epoch that a flag can go on from, a ramp where
+    /// there may be one.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if self.epoch > LAST_EPOCH / 2 {
+            return Err("its epoch is greater than any that a flag reaches");
+        }
+        if !self.ramp.is_none() && self.stage != Stage::WriteBoth {
+            return Err("it has a ramp at a stage other than write-both");
+        }
+        Ok(())
+    }
+}

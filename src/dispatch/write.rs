@@ -306,11 +306,12 @@ where
     fn policy(&self) -> FailurePolicy {
         let settings = &self.settings;
         // A hurried flip has made the other side the authority meanwhile: reads
-        // go there already, so this write is not acknowledged before it is
-        // there too.
+        // go there already, so this write is acknowledged only if it is there
+        // too.
         let moved = settings.core.word().stage().authority() != self.stage.authority();
         match settings.policy_under(self.word) {
-            FailurePolicy::AuthorityWins if moved || self.word.raises() => FailurePolicy::AwaitBoth,
+            _ if moved => FailurePolicy::RequireBoth,
+            FailurePolicy::AuthorityWins if self.word.raises() => FailurePolicy::AwaitBoth,
             policy => policy,
         }
     }

@@ -75,7 +75,7 @@ pub(crate) struct Core {
     /// A task is about to put the sides' present state on record.
     pub(super) noting: AtomicBool,
     /// For tasks that outlive the call that starts them.
-    pub(super) me: Weak<Core>,
+    pub(super) me: Weak<Self>,
     pub(super) in_memory: bool,
     pub(super) warned_in_memory: AtomicBool,
     /// Held by the one step that is under way.

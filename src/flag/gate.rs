@@ -119,6 +119,13 @@ impl Gate {
         Word(self.0.load(Ordering::SeqCst))
     }
 
+    /// Takes the hold away, unless the word has changed meanwhile.
+    pub(crate) fn release(&self, word: Word) -> bool {
+        let released = word.0 & !HOLD;
+        let swapped = self.0.compare_exchange(word.0, released, Ordering::SeqCst, Ordering::SeqCst);
+        swapped.is_ok()
+    }
+
     /// Callers hold the step lock: there is one writer at a time.
     pub(crate) fn store(&self, word: Word) {
         self.0.store(word.0, Ordering::SeqCst);

@@ -54,7 +54,8 @@ struct Table {
     begun: u64,
     /// Begun legs of writes without a key.
     begun_keyless: u64,
-    running: usize,
+    /// Places taken now, by side.
+    running: [usize; 2],
     /// Places of running legs without a key, by age.
     keyless: BTreeSet<u64>,
     /// Keys whose legs or copies ended while a leg without a key ran, with the
@@ -164,7 +165,7 @@ impl KeyOrder {
         let id = table.next;
         table.next += 1;
         table.begun += 1;
-        table.running += 1;
+        table.running[side.index()] += 1;
         if keys.is_empty() {
             table.begun_keyless += 1;
             table.keyless.insert(id);
@@ -223,7 +224,12 @@ impl KeyOrder {
     /// Places taken now, over all keys and both sides.
     #[cfg(test)]
     fn places(&self) -> usize {
-        self.lock().running
+        self.lock().running.iter().sum()
+    }
+
+    /// Whether any leg, of whatever key or of none, has a place on `side`.
+    pub(crate) fn has_legs_on(&self, side: Side) -> bool {
+        self.lock().running[side.index()] > 0
     }
 
     /// Keys with an entry now.
@@ -251,7 +257,7 @@ impl KeyOrder {
     }
 
     /// Waits until somebody leaves a place; `check` is asked before and after.
-    pub(super) async fn until(&self, mut check: impl FnMut() -> bool) {
+    pub(crate) async fn until(&self, mut check: impl FnMut() -> bool) {
         loop {
             let left = self.left.notified();
             tokio::pin!(left);
@@ -317,7 +323,7 @@ impl Table {
     }
 
     fn leave(&mut self, id: u64, keys: &Keys, side: Side) {
-        self.running -= 1;
+        self.running[side.index()] -= 1;
         if keys.is_empty() {
             self.keyless.remove(&id);
             let oldest = self.keyless.first().copied().unwrap_or(u64::MAX);

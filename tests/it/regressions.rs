@@ -416,6 +416,8 @@ async fn settled_waits_although_all_slots_are_in_use() {
         let to =
             if rig.handle.stage() == Stage::OldOnly { Stage::WriteBoth } else { Stage::OldOnly };
         rig.handle.force(to, "frenzy").await.unwrap();
+        // Where the order of keys ends, writes wait a moment for hanging legs.
+        tokio::time::sleep(SECOND * 2).await;
     }
     let _last = writes.pop().unwrap(); // admitted at OldOnly, still running on old
     assert_eq!(rig.handle.stage(), Stage::WriteBoth);

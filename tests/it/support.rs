@@ -323,6 +323,10 @@ pub const SECOND: Duration = Duration::from_secs(1);
 pub struct Latch(Arc<(AtomicBool, Notify)>);
 
 impl Latch {
+    pub fn close(&self) {
+        self.0.0.store(false, Ordering::SeqCst);
+    }
+
     pub fn open(&self) {
         self.0.0.store(true, Ordering::SeqCst);
         self.0.1.notify_waiters();

@@ -277,6 +277,34 @@ impl Core {
         }
     }
 
+    /// The order of keys ends where the one-sided stages begin. A leg of the
+    /// stage before may still run, or queue for its turn, when its client has
+    /// gone and sends the same key again: that newer write must not be passed by
+    /// it. So new writes wait until the legs on their side have ended, as long
+    /// as any hold may last; the flag has moved, and reads go on.
+    fn release_after_legs(&self, word: Word, side: Side) {
+        let release = move |core: &Self| {
+            if core.gate().release(word) {
+                core.released.notify_waiters();
+            }
+        };
+        let (true, Some(core)) = (self.order.has_legs_on(side), self.me.upgrade()) else {
+            return release(self);
+        };
+        tokio::spawn(async move {
+            let ended = core.order.until(|| !core.order.has_legs_on(side));
+            if timeout_at(later(core.options.hold), ended).await.is_err() {
+                let (keys, _) = core.order.running_on(side);
+                tracing::warn!(
+                    target: "tower_migration",
+                    migration = %core.name(), %side, keys = ?keys.get(..16).unwrap_or(&keys),
+                    "legs of the stage before still run: they may land after newer writes"
+                );
+            }
+            release(&core);
+        });
+    }
+
     /// Opens an epoch elsewhere.
     pub(in crate::flag) fn flip(&self, at: Position, epoch: u64, flags: impl FnOnce(Word) -> Word) {
         let from = self.word().position();
@@ -285,7 +313,12 @@ impl Core {
             self.set_sync(to.authority().other(), SyncState::Unsynced);
         }
         let word = flags(self.next_word(at, epoch));
+        let leaves_order = from.stage.is_two_sided() && !to.is_two_sided();
+        let word = if leaves_order { word.holding() } else { word };
         self.set_word(word);
+        if leaves_order {
+            self.release_after_legs(word, to.authority());
+        }
         if !to.is_two_sided() {
             self.dirty().one_sided(to.authority());
         }

@@ -55,7 +55,7 @@ impl KeyOrder {
         let mut raced = !table.keyless.is_empty();
         let mut turns = Vec::with_capacity(keys.len());
         if keys.is_empty() {
-            raced |= table.running > 0;
+            raced |= table.running != [0, 0];
         }
         for key in keys {
             let entry = table.entries.entry(key.clone()).or_default();

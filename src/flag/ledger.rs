@@ -12,18 +12,8 @@
 //! the writes of an earlier epoch are those in all other slots. Reads cannot
 //! lose data and have one row for all epochs.
 //!
-//! # Why it is right
-//!
-//! An admission adds to `started` and then reads the gate again; if the gate
-//! has changed it takes the addition back and starts over. All of this is
-//! sequentially consistent, so an addition that a flip's waiter did not see
-//! came after the flip, sees the new gate, and is taken back. A waiter reads
-//! every `finished` before it reads any `started`: `finished` only grows and
-//! never passes `started`, so if the two sums are equal, nothing was running
-//! when the first was read, and nothing can have begun in that slot since.
-//!
-//! A mark that ends adds to `finished` and then looks whether anybody waits; a
-//! waiter announces itself before it counts. One of the two sees the other.
+//! The order in which the cells are written and read is all that makes it right:
+//! see [`protocol`].
 //!
 //! # Why it is leaked
 //!
@@ -32,14 +22,15 @@
 //! process holds as many as it ever had migrations alive at once, each a few
 //! kilobytes a core.
 
+mod atomic;
 mod kind;
+mod linger;
+mod mark;
+mod protocol;
 mod shard;
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
     thread,
     time::Duration,
 };
@@ -50,11 +41,18 @@ use tokio::{
 };
 
 pub(crate) use self::kind::{End, Kind};
-use self::shard::{Shard, thread_index};
+pub(crate) use self::linger::later;
+pub(crate) use self::mark::Mark;
+use self::{
+    atomic::AtomicU64,
+    linger::Lingering,
+    protocol::{Look, Stale},
+    shard::{Shard, thread_index},
+};
 use super::gate::{Gate, Word};
 use crate::{
     stage::{Role, Side},
-    telemetry::{BUCKETS, bucket},
+    telemetry::BUCKETS,
 };
 
 /// Epochs with unfinished writes that can be told apart.
@@ -67,17 +65,9 @@ const ROWS: usize = SLOTS + 1;
 #[derive(Debug)]
 pub(crate) struct Ledger {
     shards: Box<[Shard]>,
-    waiting: AtomicUsize,
+    waiting: AtomicU64,
     ended: Notify,
-    linger: Mutex<Linger>,
-}
-
-/// By slot and side: until when writes may still land although nothing of them
-/// is left here. Locked when a write is cut off, and by flips.
-#[derive(Debug, Default)]
-struct Linger {
-    until: [[Option<Instant>; 2]; SLOTS],
-    length: Duration,
+    lingering: Lingering,
 }
 
 static POOL: Mutex<Vec<&'static Ledger>> = Mutex::new(Vec::new());
@@ -99,15 +89,15 @@ impl Ledger {
             let shards = threads.next_power_of_two().clamp(2, 64);
             Box::leak(Box::new(Self {
                 shards: (0..shards).map(|_| Shard::new()).collect(),
-                waiting: AtomicUsize::new(0),
+                waiting: AtomicU64::new(0),
                 ended: Notify::new(),
-                linger: Mutex::default(),
+                lingering: Lingering::default(),
             }))
         });
         for cell in ledger.shards.iter().flat_map(Shard::cells) {
             cell.store(0, Ordering::SeqCst);
         }
-        *ledger.lock_linger() = Linger { until: [[None; 2]; SLOTS], length: linger };
+        ledger.lingering.reset(linger);
         ledger
     }
 
@@ -128,13 +118,14 @@ impl Ledger {
     /// Admits one leg under the gate's present word.
     #[inline]
     pub(crate) fn admit(&'static self, gate: &Gate, word: Word, kind: Kind) -> Result<Mark, Word> {
-        let mark = self.begin(word, kind);
-        let now = gate.load();
-        if now == word {
-            Ok(mark)
-        } else {
-            mark.take_back();
-            Err(now)
+        let (shard, row) = (self.shard(), row(word, kind));
+        let started = &shard.started[row][kind.index()];
+        match protocol::admit(started, &self.waiting, &word, || gate.load()) {
+            Ok(()) => Ok(Mark::new(self, shard, row, kind)),
+            Err(Stale { now, awaited }) => {
+                self.wake_if(awaited);
+                Err(now)
+            }
         }
     }
 
@@ -142,36 +133,25 @@ impl Ledger {
     /// before it, has not been checked against the gate yet.
     #[inline]
     pub(crate) fn begin(&'static self, word: Word, kind: Kind) -> Mark {
-        let row = if kind.is_write() { word.slot() } else { READS };
-        let shard = self.shard();
-        shard.started[row][kind.index()].fetch_add(1, Ordering::SeqCst);
-        Mark { ledger: self, shard, row: row as u8, kind, end: End::Dropped, lingers: false }
+        let (shard, row) = (self.shard(), row(word, kind));
+        protocol::begin(&shard.started[row][kind.index()]);
+        Mark::new(self, shard, row, kind)
     }
 
     /// Legs in flight, of the rows and kinds that `which` picks.
     fn count(&self, which: impl Fn(usize, Kind) -> bool) -> u64 {
         let picked = || {
-            (0..ROWS)
-                .flat_map(|row| Kind::all().map(move |kind| (row, kind)))
-                .filter(|(row, kind)| which(*row, *kind))
+            self.shards.iter().flat_map(|shard| {
+                (0..ROWS)
+                    .flat_map(|row| Kind::all().map(move |kind| (row, kind)))
+                    .filter(|(row, kind)| which(*row, *kind))
+                    .map(move |(row, kind)| (shard, row, kind.index()))
+            })
         };
-        // `finished` first: see the module's page.
-        let mut finished = 0_u64;
-        for shard in &self.shards {
-            for (row, kind) in picked() {
-                for cell in &shard.finished[row][kind.index()] {
-                    finished = finished.wrapping_add(cell.load(Ordering::SeqCst));
-                }
-            }
-        }
-        let mut started = 0_u64;
-        for shard in &self.shards {
-            for (row, kind) in picked() {
-                let cell = &shard.started[row][kind.index()];
-                started = started.wrapping_add(cell.load(Ordering::SeqCst));
-            }
-        }
-        started.saturating_sub(finished)
+        protocol::in_flight(
+            picked().flat_map(|(shard, row, kind)| &shard.finished[row][kind]),
+            picked().map(|(shard, row, kind)| &shard.started[row][kind]),
+        )
     }
 
     /// Writes in flight that were admitted in another slot than `current`.
@@ -226,34 +206,14 @@ impl Ledger {
         (0..SLOTS).find(|slot| {
             *slot != current
                 && self.count(|row, kind| kind.is_write() && row == *slot) == 0
-                && self.lingers_until(|s, _| s == *slot).is_none_or(|until| until <= now)
+                && self.lingering.until(|s, _| s == *slot).is_none_or(|until| until <= now)
         })
-    }
-
-    fn lock_linger(&self) -> MutexGuard<'_, Linger> {
-        self.linger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn linger(&self, slot: usize, side: Side) {
-        let mut linger = self.lock_linger();
-        let until = later(linger.length);
-        if let Some(cell) = linger.until.get_mut(slot).map(|sides| &mut sides[side.index()]) {
-            *cell = (*cell).max(Some(until));
-        }
-    }
-
-    fn lingers_until(&self, which: impl Fn(usize, Side) -> bool) -> Option<Instant> {
-        let linger = self.lock_linger();
-        let all = (0..SLOTS).flat_map(|slot| Side::ALL.map(|side| (slot, side)));
-        all.filter(|(slot, side)| which(*slot, *side))
-            .filter_map(|(slot, side)| linger.until[slot][side.index()])
-            .max()
     }
 
     /// Whether writes of earlier slots than `current` may still land although
     /// no mark of theirs is left.
     pub(crate) fn is_lingering(&self, current: usize) -> bool {
-        self.lingers_until(|slot, _| slot != current).is_some_and(|until| until > Instant::now())
+        self.lingering.until(|slot, _| slot != current).is_some_and(|until| until > Instant::now())
     }
 
     /// Waits until no write of an earlier epoch is running or lingering.
@@ -262,14 +222,15 @@ impl Ledger {
         self.wait(|| {
             let current = current();
             (self.earlier_writes(current) == 0)
-                .then(|| self.lingers_until(|slot, _| slot != current))
+                .then(|| self.lingering.until(|slot, _| slot != current))
         })
         .await;
     }
 
     /// Waits until nothing runs on `side`, nor may still land there.
     pub(crate) async fn drained(&self, side: Side) {
-        self.wait(|| (self.on_side(side) == 0).then(|| self.lingers_until(|_, s| s == side))).await;
+        self.wait(|| (self.on_side(side) == 0).then(|| self.lingering.until(|_, s| s == side)))
+            .await;
     }
 
     /// Waits until no dual write's leg and no shadow read is left.
@@ -279,16 +240,19 @@ impl Ledger {
 
     /// Waits until `done` is `Some`, then until the instant in it.
     async fn wait(&self, done: impl Fn() -> Option<Option<Instant>>) {
-        let _announced = Announced::new(&self.waiting);
-        loop {
-            let ended = self.ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
-            match done() {
-                Some(Some(until)) if until > Instant::now() => sleep_until(until).await,
-                Some(_) => return,
-                None => ended.await,
-            }
+        let look = || match done() {
+            Some(Some(until)) if until > Instant::now() => Look::Pause(sleep_until(until)),
+            Some(_) => Look::Done,
+            None => Look::Running,
+        };
+        // A `Notified` gets every `notify_waiters` from its creation on.
+        protocol::wait(&self.waiting, || self.ended.notified(), look).await;
+    }
+
+    #[inline]
+    fn wake_if(&self, awaited: bool) {
+        if awaited {
+            self.ended.notify_waiters();
         }
     }
 
@@ -298,108 +262,10 @@ impl Ledger {
     }
 }
 
-/// That long from now; for a length that no clock can add, in thirty years.
-pub(crate) fn later(length: Duration) -> Instant {
-    let now = Instant::now();
-    let ages = Duration::from_secs(30 * 365 * 24 * 3_600);
-    now.checked_add(length).unwrap_or_else(|| now + ages)
-}
-
-struct Announced<'a>(&'a AtomicUsize);
-
-impl<'a> Announced<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::SeqCst);
-        Self(waiting)
-    }
-}
-
-impl Drop for Announced<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// One leg in flight. Dropping it is its end.
-#[must_use = "a mark that is dropped says that its leg has ended"]
-#[derive(Debug)]
-pub struct Mark {
-    ledger: &'static Ledger,
-    shard: &'static Shard,
-    row: u8,
-    kind: Kind,
-    end: End,
-    lingers: bool,
-}
-
-impl Mark {
-    pub(crate) const fn side(&self) -> Side {
-        self.kind.side()
-    }
-
-    /// Says how the leg ended, for the counters.
-    #[inline]
-    pub(crate) fn set_end(&mut self, end: End) {
-        self.end = end;
-    }
-
-    /// Says whether the leg may still land after the mark is gone: a write
-    /// that was cut off may.
-    #[inline]
-    pub(crate) fn set_lingers(&mut self, lingers: bool) {
-        self.lingers = lingers && self.kind.is_write();
-    }
-
-    pub(crate) fn record(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let kind = self.kind.index();
-        self.shard.durations[kind][bucket(micros)].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Ends the mark of a leg that was admitted and then not needed.
-    pub(crate) fn unused(mut self) {
-        self.end = End::Unused;
-        self.lingers = false;
-    }
-
-    /// Ends the mark of a leg whose service answered with an error. Whatever
-    /// gave up in there, a write that runs alone may still land.
-    pub(crate) fn failed(mut self) {
-        self.end = End::Unknown;
-    }
-
-    /// The answer has ended. A write that runs alone may still land if its
-    /// answer said that nobody knows.
-    #[inline]
-    pub(crate) fn answered(&mut self) {
-        self.lingers &= matches!(self.end, End::Unknown);
-    }
-
-    /// Undoes an admission that raced a flip.
-    fn take_back(self) {
-        let this = std::mem::ManuallyDrop::new(self);
-        this.shard.started[usize::from(this.row)][this.kind.index()].fetch_sub(1, Ordering::SeqCst);
-        this.wake();
-    }
-
-    #[inline]
-    fn wake(&self) {
-        if self.ledger.waiting.load(Ordering::SeqCst) > 0 {
-            self.ledger.ended.notify_waiters();
-        }
-    }
-}
-
-impl Drop for Mark {
-    #[inline]
-    fn drop(&mut self) {
-        if self.lingers {
-            self.ledger.linger(usize::from(self.row), self.kind.side());
-        }
-        self.shard.finished[usize::from(self.row)][self.kind.index()][self.end as usize]
-            .fetch_add(1, Ordering::SeqCst);
-        self.wake();
-    }
+/// The row in which a leg is counted.
+#[inline]
+const fn row(word: Word, kind: Kind) -> usize {
+    if kind.is_write() { word.slot() } else { READS }
 }
 
 #[cfg(test)]

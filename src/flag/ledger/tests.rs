@@ -40,6 +40,32 @@ async fn an_admission_that_raced_a_flip_is_taken_back() {
     assert_eq!(ledger.writes(), 0);
 }
 
+#[tokio::test]
+async fn a_write_that_learns_its_authority_late_is_waited_for_all_the_while() {
+    let ledger = ledger();
+    let word = Word::new(Stage::WriteBoth, 1, 0);
+    let gate = Gate::new(word);
+    let mut mark = admit(ledger, &gate, Kind::write(Side::Old));
+    mark.set_lingers(true);
+    gate.store(Word::new(Stage::WriteBoth, 2, 1));
+    let mut settled = task::spawn(ledger.settled(|| gate.load().slot()));
+    let mut drained = task::spawn(ledger.drained(Side::Old));
+    assert_pending!(settled.poll());
+    assert_pending!(drained.poll());
+
+    let mark = mark.exchange(word, Kind::write(Side::New));
+    assert_eq!((ledger.on_side(Side::Old), ledger.on_side(Side::New)), (0, 1));
+    assert!(drained.is_woken());
+    assert_ready!(drained.poll());
+    assert_pending!(settled.poll());
+    assert_eq!(ledger.ended(Kind::write(Side::Old), End::Unused), 1);
+
+    let mark = mark.exchange(word, Kind::write(Side::New));
+    assert_eq!(ledger.ended(Kind::write(Side::New), End::Unused), 0, "it is that already");
+    drop(mark);
+    assert!(ledger.is_lingering(1), "it may still land, as before");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_that_was_cut_off_lingers() {
     let ledger = ledger();

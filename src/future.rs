@@ -78,7 +78,7 @@ where
         match answer {
             Ok(answer) => {
                 if let Some(mark) = &mut mark {
-                    mark.set_end(P::glance(&answer).into());
+                    mark.set_head(P::glance(&answer).into());
                     if let Some(began) = this.began {
                         mark.record(began.elapsed());
                     }

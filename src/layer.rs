@@ -265,6 +265,7 @@ impl<New> MigrationLayer<New> {
             observer: Arc::new(()),
             read_fallback: None,
             durations: false,
+            name_writes: false,
         };
         Self { new, settings: Arc::new(settings) }
     }
@@ -486,6 +487,46 @@ impl<New, P: Clone> MigrationLayer<New, P> {
     /// are timed too (default no). Costs two readings of the clock each.
     pub fn durations(mut self, on: bool) -> Self {
         self.set().durations = on;
+        self
+    }
+
+    /// Whether writes of one-sided stages are known by their route too (default
+    /// no), so that a step that waits for one of them can name it: see
+    /// [`OldestWrite`](crate::OldestWrite). Those of the two-sided stages
+    /// always are.
+    ///
+    /// Costs two allocations, a reading of the clock and two turns of a
+    /// thread's own lock for each such write; reads cost nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true)
+    /// #     .build()?;
+    /// # runtime.block_on(async {
+    /// # use http::{Request, Response};
+    /// # use http_body_util::Full;
+    /// # use tower::{Layer, Service, ServiceExt, service_fn};
+    /// # use tower_migration::{MigrationHandle, MigrationLayer};
+    /// # let new = service_fn(|_: Request<Full<bytes::Bytes>>| async {
+    /// #     Ok::<_, std::convert::Infallible>(Response::new(Full::<bytes::Bytes>::default()))
+    /// # });
+    /// # let hangs = service_fn(|_: Request<Full<bytes::Bytes>>| std::future::pending());
+    /// # let migration = MigrationHandle::new("airports");
+    /// let layer = MigrationLayer::new(migration.clone(), new).name_writes(true);
+    /// # let request = Request::put("/airports/EDDF").body(Full::default()).unwrap();
+    /// # let mut service = layer.layer(hangs);
+    /// # let hanging = service.ready().await.unwrap().call(request);
+    /// // While `PUT /airports/EDDF` hangs in old:
+    /// migration.advance().await.unwrap();
+    /// tokio::time::sleep(Duration::from_secs(3)).await;
+    /// let oldest = migration.status().oldest_write.unwrap();
+    /// assert_eq!(oldest.to_string(), "PUT /airports/EDDF on old for 3.0s");
+    /// # drop(hanging);
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn name_writes(mut self, on: bool) -> Self {
+        self.set().name_writes = on;
         self
     }
 

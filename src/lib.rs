@@ -18,8 +18,8 @@ pub mod telemetry;
 
 pub use self::flag::{
     Blocked, BoxFuture, Claim, ConfigError, FileStore, FlagStore, Forced, HandleBuilder, InFlight,
-    MemoryStore, MigrationHandle, Moved, OpenError, Presence, Reason, Record, Standing, Status,
-    StoreError, StoreErrorKind,
+    MemoryStore, MigrationHandle, Moved, OldestWrite, OpenError, Presence, Reason, Record,
+    Standing, Status, StoreError, StoreErrorKind,
 };
 pub use self::layer::{Limits, MigrationLayer};
 pub use self::observe::{Disagreement, Event, LegDetail, LegResult, Observer, ShadowRead};

@@ -214,6 +214,7 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
     {
         self.release_all_but(side);
         let mut mark = admission.map(|admission| admission.authority);
+        self.settings.name(&request, mark.as_mut());
         let ready = match side {
             Side::Old => std::mem::take(&mut self.old_ready),
             Side::New => std::mem::take(&mut self.new_ready),
@@ -286,7 +287,7 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         drop((self.take_old(), self.take_new()));
         let (old, new) = (Ready::clone_of(&self.old), Ready::clone_of(&self.new));
         both(async move {
-            let admission = loop {
+            let mut admission = loop {
                 settings.core.wait_released().await;
                 let plan = |word: Word| Plan::write(word.stage());
                 if let Ok(admission) = settings.core.admit(Operation::Write, plan) {
@@ -296,6 +297,7 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
             if admission.other.is_some() {
                 return dual_write(settings, admission, old, new, request).await;
             }
+            settings.name(&request, Some(&mut admission.authority));
             let mark = Some(admission.authority);
             match admission.stage.authority() {
                 Side::Old => plain::<P, _, _>(old, request, mark).await,

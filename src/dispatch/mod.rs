@@ -14,11 +14,11 @@ mod write;
 
 use std::{fmt, future::poll_fn, sync::Arc};
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tower_service::Service;
 
 use crate::{
-    flag::{Core, Word},
+    flag::{Core, Mark, Word},
     layer::Limits,
     observe::{Event, Observer},
     protocol::Seam,
@@ -43,6 +43,7 @@ pub(crate) struct Settings<P> {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) read_fallback: Option<std::time::Duration>,
     pub(crate) durations: bool,
+    pub(crate) name_writes: bool,
 }
 
 impl<P: Clone> Clone for Settings<P> {
@@ -58,6 +59,7 @@ impl<P: Clone> Clone for Settings<P> {
             observer: Arc::clone(&self.observer),
             read_fallback: self.read_fallback,
             durations: self.durations,
+            name_writes: self.name_writes,
         }
     }
 }
@@ -85,6 +87,20 @@ impl<P> Settings<P> {
             guarded(|| self.protocol.partition(request, word.share(), self.core.seed()))
                 .unwrap_or(false)
         })
+    }
+
+    /// Gives a write that runs alone its name, if that is switched on.
+    #[inline]
+    pub(crate) fn name<Req, Res>(&self, request: &Req, mark: Option<&mut Mark>)
+    where
+        P: Seam<Req, Res>,
+    {
+        if self.name_writes
+            && let Some(mark) = mark
+            && mark.is_write()
+        {
+            mark.list(&self.protocol.name(request), Instant::now());
+        }
     }
 
     fn observe(&self, event: &Event<'_>) {

@@ -36,7 +36,7 @@ impl Hold {
     /// the key. The mark stays with the answer.
     pub(super) fn ended(self, outcome: Outcome) -> Mark {
         let Self { mut mark, .. } = self;
-        mark.set_end(outcome.into());
+        mark.set_head(outcome.into());
         mark
     }
 }

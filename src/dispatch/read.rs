@@ -45,7 +45,7 @@ where
     match (answer, mark) {
         (Ok(answer), mut mark) => {
             if let Some(mark) = &mut mark {
-                mark.set_end(P::glance(&answer).into());
+                mark.set_head(P::glance(&answer).into());
             }
             Ok(P::pass(answer, mark))
         }

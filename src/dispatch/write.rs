@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use tokio::{runtime, sync::oneshot, time::timeout};
+use tokio::{
+    runtime,
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use tower_service::Service;
 use tracing::Instrument;
 
@@ -26,7 +30,7 @@ use crate::{
 /// the first leg's start on, dropping this future stops nothing.
 pub(crate) async fn dual_write<P, Old, New, Req>(
     settings: Arc<Settings<P>>,
-    admission: Admission,
+    mut admission: Admission,
     old: Ready<Old>,
     new: Ready<New>,
     request: Req,
@@ -44,6 +48,8 @@ where
     Req: Send + 'static,
 {
     let core = &settings.core;
+    let label = settings.protocol.name(&request);
+    admission.list(&label, Instant::now());
     let collected = settings.protocol.collect(request, &settings.limits, &core.buffered).await;
     let whole = match collected {
         Ok(whole) => whole,
@@ -58,11 +64,11 @@ where
     };
     let admission = match stage_in_force(word.stage(), word.share(), covered) {
         stage if stage == admission.stage => admission,
-        _ => core.turned(admission),
+        _ => admission.turned(),
     };
     match admission.stage.authority() {
-        Side::Old => two_legs(settings, admission, old, new, whole, keys).await,
-        Side::New => two_legs(settings, admission, new, old, whole, keys).await,
+        Side::Old => two_legs(settings, admission, old, new, (whole, label, keys)).await,
+        Side::New => two_legs(settings, admission, new, old, (whole, label, keys)).await,
     }
 }
 
@@ -72,8 +78,7 @@ async fn two_legs<P, A, O, Req>(
     admission: Admission,
     authority: Ready<A>,
     other: Ready<O>,
-    whole: P::Whole,
-    keys: Keys,
+    (whole, label, keys): (P::Whole, Arc<str>, Keys),
 ) -> Result<P::Answer, A::Error>
 where
     P: Seam<Req, A::Response>,
@@ -105,7 +110,6 @@ where
 
     let Admission { authority: mark, other: other_mark, .. } = admission;
     let other_mark = other_mark.expect("a dual write is admitted with two marks");
-    let label = settings.protocol.label(&whole);
     let whole = Arc::new(whole);
     let (record, mine, theirs) = Record::new(Arc::clone(&settings), label, stage, age, keys);
     let write = Write {

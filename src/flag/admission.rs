@@ -1,5 +1,9 @@
 //! How a request comes in: one word, one or more marks.
 
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
 use super::{
     Core, Word,
     ledger::{Kind, Mark},
@@ -31,6 +35,32 @@ pub(crate) struct Plan {
     pub(crate) other: bool,
     /// A shadow.
     pub(crate) shadow: bool,
+}
+
+impl Admission {
+    /// Names the write, for whoever has to wait for it.
+    pub(crate) fn list(&mut self, label: &Arc<str>, began: Instant) {
+        self.authority.list(label, began);
+        if let Some(other) = &mut self.other {
+            other.list(label, began);
+        }
+    }
+
+    /// The same write, once its keys have told that a ramp covers it: the sides
+    /// have the other's part. The marks that it was admitted with are ended
+    /// after the new ones are there, so it is in flight all the time.
+    pub(crate) fn turned(self) -> Self {
+        let Self { word, authority, other, shadows, .. } = self;
+        let stage = Stage::ReadNew;
+        let side = stage.authority();
+        Self {
+            word,
+            stage,
+            authority: authority.exchange(word, Kind::write(side)),
+            other: other.map(|other| other.exchange(word, Kind::other_write(side.other()))),
+            shadows,
+        }
+    }
 }
 
 impl Plan {
@@ -87,25 +117,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    /// The same write, once its keys have told that a ramp covers it: the sides
-    /// have the other's part. The marks that it was admitted with are ended
-    /// after the new ones are there, so it is in flight all the time.
-    pub(crate) fn turned(&self, admission: Admission) -> Admission {
-        let Admission { word, authority, other, shadows, .. } = admission;
-        let stage = Stage::ReadNew;
-        let side = stage.authority();
-        let turned = Admission {
-            word,
-            stage,
-            authority: self.ledger.begin(word, Kind::write(side)),
-            other: Some(self.ledger.begin(word, Kind::other_write(side.other()))),
-            shadows,
-        };
-        authority.unused();
-        other.into_iter().for_each(Mark::unused);
-        turned
     }
 
     /// Admits one leg, if the gate still says `word`.

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{ConfigError, StoreError};
+use super::{ConfigError, OldestWrite, StoreError};
 use crate::stage::{Side, Stage, SyncState};
 
 /// A step that was refused: from where to where, and every reason at once.
@@ -121,6 +121,8 @@ pub enum Reason {
         writes: u64,
         /// How long the step waited for them.
         waited: Duration,
+        /// The oldest of them. `None` if none runs.
+        oldest: Option<OldestWrite>,
     },
     /// Writes did not end while new ones were held.
     HoldTooLong {
@@ -129,6 +131,8 @@ pub enum Reason {
         writes: u64,
         /// How long writes were held.
         held: Duration,
+        /// The oldest of them. `None` if they ended just now.
+        oldest: Option<OldestWrite>,
     },
     /// `confirm_synced` in a one-sided stage: the other side is not written,
     /// so it cannot stay synced.
@@ -195,16 +199,21 @@ impl fmt::Display for Reason {
                 f,
                 "{count} dirty keys are claimed by both sides, the oldest for {oldest:.1?}"
             ),
-            Self::NotSettled { writes: 0, waited } => {
+            Self::NotSettled { writes: 0, waited, .. } => {
                 write!(f, "a write that was cut off may still land, after {waited:.1?} of waiting")
             }
-            Self::NotSettled { writes, waited } => {
-                write!(f, "{writes} legs of earlier writes still run after {waited:.1?} of waiting")
-            }
-            Self::HoldTooLong { writes, held } => {
+            Self::NotSettled { writes, waited, oldest } => {
                 write!(
                     f,
-                    "{writes} legs of writes did not end while others were held for {held:.1?}"
+                    "{writes} legs of earlier writes still run after {waited:.1?} of waiting{}",
+                    Oldest(oldest.as_ref())
+                )
+            }
+            Self::HoldTooLong { writes, held, oldest } => {
+                write!(
+                    f,
+                    "{writes} legs of writes did not end while others were held for {held:.1?}{}",
+                    Oldest(oldest.as_ref())
                 )
             }
             Self::OneSided => f.write_str("the stage is one-sided"),
@@ -216,5 +225,14 @@ impl fmt::Display for Reason {
             Self::Store(error) => fmt::Display::fmt(error, f),
             Self::ShutDown => f.write_str("the handle was shut down"),
         }
+    }
+}
+
+/// The end of a sentence.
+struct Oldest<'a>(Option<&'a OldestWrite>);
+
+impl fmt::Display for Oldest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |oldest| write!(f, ", the oldest: {oldest}"))
     }
 }

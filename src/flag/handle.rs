@@ -112,6 +112,7 @@ impl MigrationHandle {
                 count(RightSide::Conflict),
             )
         };
+        let (earlier_writes, oldest_write) = core.earlier_writes();
         Status {
             name: Arc::clone(core.name()),
             stage: word.stage(),
@@ -121,7 +122,8 @@ impl MigrationHandle {
             authority: word.stage().authority(),
             sync: core.sync(),
             settled: core.is_settled(),
-            earlier_writes: ledger.earlier_writes(word.settling_slot()),
+            earlier_writes,
+            oldest_write,
             holding: word.holds(),
             stepping: core.is_stepping(),
             shadow_rate: core.shadow_rate(),

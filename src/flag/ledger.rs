@@ -27,6 +27,7 @@ mod kind;
 mod linger;
 mod mark;
 mod protocol;
+mod roster;
 mod shard;
 
 use std::{
@@ -47,6 +48,7 @@ use self::{
     atomic::AtomicU64,
     linger::Lingering,
     protocol::{Look, Stale},
+    roster::Left,
     shard::{Shard, thread_index},
 };
 use super::gate::{Gate, Word};
@@ -68,6 +70,7 @@ pub(crate) struct Ledger {
     waiting: AtomicU64,
     ended: Notify,
     lingering: Lingering,
+    left: Left,
 }
 
 static POOL: Mutex<Vec<&'static Ledger>> = Mutex::new(Vec::new());
@@ -92,12 +95,14 @@ impl Ledger {
                 waiting: AtomicU64::new(0),
                 ended: Notify::new(),
                 lingering: Lingering::default(),
+                left: Left::default(),
             }))
         });
         for cell in ledger.shards.iter().flat_map(Shard::cells) {
             cell.store(0, Ordering::SeqCst);
         }
         ledger.lingering.reset(linger);
+        ledger.left.reset();
         ledger
     }
 
@@ -256,8 +261,9 @@ impl Ledger {
         }
     }
 
-    /// Tells waiters to look again: the gate has changed.
-    pub(crate) fn look_again(&self) {
+    /// The gate has changed: waiters look again.
+    pub(crate) fn moved(&self, before: Word, now: Word) {
+        self.left.moved(before.slot(), now.slot());
         self.ended.notify_waiters();
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::Standing;
+use super::{OldestWrite, Standing};
 use crate::{
     reconcile::Key,
     stage::{Side, Stage, SyncState, SyncTable},
@@ -99,6 +99,8 @@ pub struct Status {
     pub settled: bool,
     /// Writes of earlier epochs still running.
     pub earlier_writes: u64,
+    /// The oldest of them: what a step would wait for.
+    pub oldest_write: Option<OldestWrite>,
     /// Whether writes are held for a flip right now.
     pub holding: bool,
     /// Whether a step is under way.
@@ -155,6 +157,9 @@ impl fmt::Display for Status {
             writeln!(f, "  settled: no write of an earlier epoch is left")?;
         } else {
             writeln!(f, "  not settled: {} earlier writes may still land", self.earlier_writes)?;
+            if let Some(oldest) = &self.oldest_write {
+                writeln!(f, "    the oldest: {oldest}")?;
+            }
         }
         if self.holding {
             writeln!(f, "  writes are being held for a flip")?;

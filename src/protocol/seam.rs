@@ -47,7 +47,10 @@ pub trait Seam<Req, Res>: Send + Sync + 'static {
     fn keys(&self, whole: &Self::Whole) -> Keys;
     /// The keys that only the answer tells.
     fn late_keys(&self, whole: &Self::Whole, answer: &Res) -> Keys;
-    /// The request in a few words, such as `PUT /airports/EDDF`.
+    /// The request in a few words, such as `PUT /airports/EDDF`, before it has
+    /// been read.
+    fn name(&self, request: &Req) -> Arc<str>;
+    /// The same of one that has been read, as it was prepared.
     fn label(&self, whole: &Self::Whole) -> Arc<str>;
 
     // === copies ===

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt};
 
+use tokio::time::Instant;
+
 use super::{Key, Keys, RightSide};
 use crate::{
     flag::{Kind, Mark, MigrationHandle, Word},
@@ -150,7 +152,7 @@ impl MigrationHandle {
     {
         // In flight like a write's leg: a flip that changes the authority
         // waits for it.
-        let (mark, word) = self.admit_copy(from.other()).await?;
+        let (mark, word) = self.admit_copy(key, from.other()).await?;
         // In a ramp the authority goes by the key, so any target may be one.
         let copied = if word.stage().authority() == from && !word.ramps() {
             self.copy_behind(key, from, &mut copy).await
@@ -243,7 +245,7 @@ impl MigrationHandle {
         Copied { attempts, cleaned, absorbed }
     }
 
-    async fn admit_copy<E>(&self, target: Side) -> Result<(Mark, Word), CopyError<E>> {
+    async fn admit_copy<E>(&self, key: &Key, target: Side) -> Result<(Mark, Word), CopyError<E>> {
         loop {
             let word = self.core.word();
             if word.holds() {
@@ -256,7 +258,8 @@ impl MigrationHandle {
             if !self.core.is_settled() {
                 return Err(CopyError::NotSettled);
             }
-            if let Ok(mark) = self.core.admit_leg(word, Kind::other_write(target)) {
+            if let Ok(mut mark) = self.core.admit_leg(word, Kind::other_write(target)) {
+                mark.list(&format!("copy {key}").into(), Instant::now());
                 return Ok((mark, word));
             }
         }

@@ -1,8 +1,14 @@
 //! One leg in flight.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use super::{End, Kind, Ledger, protocol, shard::Shard};
+use tokio::time::Instant;
+
+use super::{End, Kind, Ledger, protocol, roster::Entry, shard::Shard};
 use crate::{flag::gate::Word, stage::Side, telemetry::bucket};
 
 /// One leg in flight. Dropping it is its end.
@@ -16,7 +22,13 @@ pub struct Mark {
     pub(super) kind: Kind,
     end: End,
     lingers: bool,
+    /// Its number in the shard's roster, if it has a name.
+    listed: Option<NonZeroU32>,
 }
+
+/// Every request carries one or more.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Mark>() == 24);
 
 impl Mark {
     /// Of a leg that has been counted.
@@ -27,17 +39,42 @@ impl Mark {
         row: usize,
         kind: Kind,
     ) -> Self {
-        Self { ledger, shard, row: row as u8, kind, end: End::Dropped, lingers: false }
+        let row = row as u8;
+        Self { ledger, shard, row, kind, end: End::Dropped, lingers: false, listed: None }
     }
 
     pub(crate) const fn side(&self) -> Side {
         self.kind.side()
     }
 
+    pub(crate) const fn is_write(&self) -> bool {
+        self.kind.is_write()
+    }
+
+    /// Gives a write a name, until the mark ends: whoever wonders what holds up
+    /// a step is told it.
+    pub(crate) fn list(&mut self, label: &Arc<str>, began: Instant) {
+        if self.is_write() && self.listed.is_none() {
+            let (slot, kind) = (self.row, self.kind);
+            let label = Arc::clone(label);
+            let entry = Entry { label, slot, kind, began, answered: false };
+            self.listed = self.shard.roster().add(entry);
+        }
+    }
+
     /// Says how the leg ended, for the counters.
     #[inline]
     pub(crate) fn set_end(&mut self, end: End) {
         self.end = end;
+    }
+
+    /// The same of a leg whose answer's head is here.
+    #[inline]
+    pub(crate) fn set_head(&mut self, end: End) {
+        self.end = end;
+        if let Some(id) = self.listed {
+            self.shard.roster().change(id, |entry| entry.answered = true);
+        }
     }
 
     /// Says whether the leg may still land after the mark is gone: a write
@@ -78,7 +115,6 @@ impl Mark {
     ///
     /// The mark must have been checked against the gate: it vouches for what it
     /// becomes.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for writes whose key decides the authority"))]
     pub(crate) fn exchange(mut self, word: Word, kind: Kind) -> Self {
         debug_assert!(self.kind.is_write() && kind.is_write(), "reads have no slot to stay in");
         debug_assert_eq!(usize::from(self.row), word.slot(), "a mark of that word");
@@ -88,7 +124,13 @@ impl Mark {
         let row = usize::from(self.row);
         let started = &self.shard.started[row][kind.index()];
         let finished = &self.shard.finished[row][self.kind.index()][End::Unused as usize];
+        let roster = self.listed.map(|id| {
+            let mut roster = self.shard.roster();
+            roster.change(id, |entry| entry.kind = kind);
+            roster
+        });
         let awaited = protocol::hand_over(started, finished, &self.ledger.waiting);
+        drop(roster);
         self.kind = kind;
         self.ledger.wake_if(awaited);
         self
@@ -102,7 +144,16 @@ impl Drop for Mark {
         if self.lingers {
             self.ledger.lingering.add(row, self.kind.side());
         }
+        // Under one lock, so that no one finds a write that has a name running
+        // without it.
+        let roster = self.listed.map(|id| {
+            let mut roster = self.shard.roster();
+            roster.remove(id);
+            roster
+        });
         let finished = &self.shard.finished[row][self.kind.index()][self.end as usize];
-        self.ledger.wake_if(protocol::finish(finished, &self.ledger.waiting));
+        let awaited = protocol::finish(finished, &self.ledger.waiting);
+        drop(roster);
+        self.ledger.wake_if(awaited);
     }
 }

@@ -2,12 +2,16 @@
 
 use std::{
     cell::Cell,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use super::{
     ROWS,
     kind::{ENDS, KINDS},
+    roster::Roster,
 };
 use crate::telemetry::BUCKETS;
 
@@ -18,6 +22,7 @@ pub(super) struct Shard {
     pub(super) started: [[AtomicU64; KINDS]; ROWS],
     pub(super) finished: [[[AtomicU64; ENDS]; KINDS]; ROWS],
     pub(super) durations: [[AtomicU64; BUCKETS]; KINDS],
+    roster: Mutex<Roster>,
 }
 
 impl Shard {
@@ -26,7 +31,14 @@ impl Shard {
             started: [const { [const { AtomicU64::new(0) }; KINDS] }; ROWS],
             finished: [const { [const { [const { AtomicU64::new(0) }; ENDS] }; KINDS] }; ROWS],
             durations: [const { [const { AtomicU64::new(0) }; BUCKETS] }; KINDS],
+            roster: Mutex::new(Roster::new()),
         }
+    }
+
+    /// Its legs that have a name.
+    pub(super) fn roster(&self) -> MutexGuard<'_, Roster> {
+        // Whole after any panic: nothing of others is called under the lock.
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn cells(&self) -> impl Iterator<Item = &AtomicU64> {

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use tokio_test::{assert_pending, assert_ready, task};
 
 use super::*;
@@ -123,4 +125,69 @@ fn marks_may_end_on_another_thread() {
     });
     assert_eq!(ledger.writes(), 0);
     assert_eq!(ledger.ended(Kind::write(Side::Old), End::Dropped), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_follows_its_leg_to_another_kind_and_leaves_with_it() {
+    let ledger = ledger();
+    let word = Word::new(Stage::WriteBoth, 1, 0);
+    let gate = Gate::new(word);
+    let oldest = || ledger.oldest_write(1).map(|oldest| (oldest.route, oldest.side));
+    let label = Arc::from("PUT /a");
+    let mut mark = admit(ledger, &gate, Kind::write(Side::Old));
+    assert_eq!(oldest(), Some((None, Some(Side::Old))));
+    mark.list(&label, Instant::now());
+    assert_eq!(ledger.oldest_write(0), None, "it is of the present epoch");
+    assert_eq!(oldest(), Some((Some(Arc::clone(&label)), Some(Side::Old))));
+    let mark = mark.exchange(word, Kind::write(Side::New));
+    assert_eq!(oldest(), Some((Some(Arc::clone(&label)), Some(Side::New))));
+    drop(mark);
+    assert_eq!(oldest(), None);
+
+    let mut read = admit(ledger, &gate, Kind::read(Side::Old));
+    read.list(&label, Instant::now());
+    assert_eq!(oldest(), None, "reads hold up nothing");
+    assert_eq!(Arc::strong_count(&label), 1);
+    drop(read);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_without_a_name_is_as_old_as_its_slot_at_least() {
+    let ledger = ledger();
+    let first = Word::new(Stage::OldOnly, 1, 0);
+    let second = Word::new(Stage::WriteBoth, 2, 1);
+    let gate = Gate::new(first);
+    let both = [Kind::write(Side::Old), Kind::other_write(Side::New)];
+    let early = both.map(|kind| admit(ledger, &gate, kind));
+    gate.store(second);
+    ledger.moved(first, second);
+    sleep_until(Instant::now() + Duration::from_secs(2)).await;
+    let oldest = ledger.oldest_write(1).expect("two run");
+    assert_eq!((oldest.age, oldest.side), (Duration::from_secs(2), None));
+    // No slot is free: those that came since share theirs with older ones.
+    let third = second.shared();
+    ledger.moved(second, third);
+    let late = admit(ledger, &gate, Kind::write(Side::Old));
+    drop(early);
+    let oldest = ledger.oldest_write(third.settling_slot()).expect("one runs");
+    assert_eq!((oldest.age, oldest.at_least), (Duration::ZERO, true), "nobody knows");
+    drop(late);
+    assert_eq!(ledger.oldest_write(third.settling_slot()), None);
+}
+
+#[tokio::test]
+async fn numbers_of_names_are_used_again() {
+    let ledger = ledger();
+    let gate = Gate::new(Word::new(Stage::WriteBoth, 1, 0));
+    let label = Arc::from("PUT /a");
+    for _ in 0..1_000 {
+        let marks = [Side::Old, Side::New].map(|side| {
+            let mut mark = admit(ledger, &gate, Kind::write(side));
+            mark.list(&label, Instant::now());
+            mark
+        });
+        drop(marks);
+    }
+    assert!(ledger.shards.iter().all(|shard| shard.roster().capacity() <= 2));
+    assert_eq!(Arc::strong_count(&label), 1);
 }

@@ -24,8 +24,7 @@ impl Core {
             return Err(blocked(Reason::OneSided));
         }
         if !self.is_settled() {
-            let writes = self.ledger.earlier_writes(self.word().settling_slot());
-            return Err(blocked(Reason::NotSettled { writes, waited: Duration::ZERO }));
+            return Err(blocked(self.not_settled(Duration::ZERO)));
         }
         if self.shut_down.load(Ordering::SeqCst) {
             return Err(blocked(Reason::ShutDown));

@@ -30,8 +30,8 @@ impl Core {
         let settled = self.wait_settled(hold, lent.lost()).await;
         settled.map_err(|reason| {
             one(match reason {
-                Reason::NotSettled { writes, waited } => {
-                    Reason::HoldTooLong { writes, held: waited }
+                Reason::NotSettled { writes, waited, oldest } => {
+                    Reason::HoldTooLong { writes, held: waited, oldest }
                 }
                 other => other,
             })

@@ -33,7 +33,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub(super) use self::record::Stored;
 use self::{claim::Turn, held::Commit, lent::Lent};
-use super::{Blocked, Core, Moved, Reason, Word, gate::Position, later};
+use super::{Blocked, Core, Moved, OldestWrite, Reason, Word, gate::Position, later};
 use crate::{
     reconcile::{Key, RightSide},
     stage::{
@@ -214,11 +214,22 @@ impl Core {
         match timeout_at(later(limit), first_of(settled, lost)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(())) => Err(Reason::Overtaken),
-            Err(_) => {
-                let writes = self.ledger.earlier_writes(self.word().settling_slot());
-                Err(Reason::NotSettled { writes, waited: began.elapsed() })
-            }
+            Err(_) => Err(self.not_settled(began.elapsed())),
         }
+    }
+
+    /// What keeps the stage from being settled.
+    fn not_settled(&self, waited: Duration) -> Reason {
+        let (writes, oldest) = self.earlier_writes();
+        Reason::NotSettled { writes, waited, oldest }
+    }
+
+    /// How many writes of earlier epochs run, and the oldest.
+    pub(in crate::flag) fn earlier_writes(&self) -> (u64, Option<OldestWrite>) {
+        let slot = self.word().settling_slot();
+        let writes = self.ledger.earlier_writes(slot);
+        // It may have ended in between.
+        (writes, self.ledger.oldest_write(slot).filter(|_| writes > 0))
     }
 
     pub(super) async fn is_overtaken(&self) {
@@ -270,8 +281,9 @@ impl Core {
     }
 
     pub(super) fn set_word(&self, word: Word) {
+        let before = self.word();
         self.gate().store(word);
-        self.ledger.look_again();
+        self.ledger.moved(before, word);
         if !word.holds() {
             self.released.notify_waiters();
         }

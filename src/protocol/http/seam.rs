@@ -1,9 +1,12 @@
 //! What the dispatching code asks, answered for HTTP.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    fmt::Write,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request};
 use http_body::Body;
 use tokio::time::timeout;
 
@@ -60,6 +63,15 @@ fn outcome(status: StatusCode) -> Outcome {
         _ if status.is_client_error() => Outcome::Refused,
         _ => Outcome::Unknown,
     }
+}
+
+fn label(method: &Method, uri: &Uri) -> Arc<str> {
+    // Room for most, so that the text does not grow word by word.
+    let mut label = String::with_capacity(64);
+    label.push_str(method.as_str());
+    // A `String` takes everything.
+    let _ = write!(label, " {uri}");
+    label.into()
 }
 
 impl<B, RB> Seam<Request<B>, Response<RB>> for Http
@@ -120,8 +132,12 @@ where
         self.keys.as_ref().map_or_else(Keys::none, of)
     }
 
+    fn name(&self, request: &Request<B>) -> Arc<str> {
+        label(request.method(), request.uri())
+    }
+
     fn label(&self, whole: &WholeRequest) -> Arc<str> {
-        format!("{} {}", whole.parts.method, whole.parts.uri).into()
+        label(&whole.parts.method, &whole.parts.uri)
     }
 
     async fn collect(

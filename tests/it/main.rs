@@ -22,6 +22,7 @@ mod followers;
 mod handle;
 mod hangups;
 mod matrix;
+mod oldest;
 mod order;
 mod ramp;
 mod readiness;

@@ -130,8 +130,9 @@ fn without_a_second_look_at_the_gate_a_write_is_missed() {
 }
 
 #[test]
-fn acquire_and_release_are_not_enough_for_an_admission() {
-    ONE_FLIP.finds(Mistake::AcquireRelease, TOO_EARLY);
+fn acquire_and_release_are_not_enough() {
+    ONE_FLIP.finds(Mistake::AcquireReleaseAdmit, TOO_EARLY);
+    ONE_FLIP.finds(Mistake::AcquireReleaseEnd, NEVER);
 }
 
 #[test]

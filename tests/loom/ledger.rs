@@ -21,7 +21,9 @@ pub(crate) enum Mistake {
     /// An admission reads the gate again before it is counted.
     LooksThenCounts,
     /// An admission is not sequentially consistent.
-    AcquireRelease,
+    AcquireReleaseAdmit,
+    /// The end of a mark is not.
+    AcquireReleaseEnd,
     /// An admission that is taken back wakes nobody.
     SilentTakeBack,
     /// A mark looks for waiters before it is counted as ended.
@@ -130,7 +132,7 @@ impl Ledger {
                     Err(Stale { now, awaited: protocol::take_back(started, &self.waiting) })
                 }
             }
-            Mistake::AcquireRelease => {
+            Mistake::AcquireReleaseAdmit => {
                 started.fetch_add(1, Ordering::AcqRel);
                 let now = Word(self.gate.load(Ordering::Acquire));
                 if now == word {
@@ -293,12 +295,17 @@ impl Drop for Mark {
             return;
         }
         let finished = &ledger.shards[self.shard].finished[self.slot][self.kind];
-        let awaited = if ledger.mistake == Mistake::WakesThenEnds {
-            let awaited = load(&ledger.waiting) > 0;
-            increment(finished);
-            awaited
-        } else {
-            protocol::finish(finished, &ledger.waiting)
+        let awaited = match ledger.mistake {
+            Mistake::WakesThenEnds => {
+                let awaited = load(&ledger.waiting) > 0;
+                increment(finished);
+                awaited
+            }
+            Mistake::AcquireReleaseEnd => {
+                finished.fetch_add(1, Ordering::AcqRel);
+                ledger.waiting.load(Ordering::Acquire) > 0
+            }
+            _ => protocol::finish(finished, &ledger.waiting),
         };
         ledger.wake_if(awaited);
     }

@@ -12,6 +12,7 @@
 //!
 //! - A one-sided call of a plain service, and a read that is not sampled: none
 //!   more than the bare call.
+//! - A one-sided write with `name_writes`: two more.
 //! - The same through axum: at most one more than without the layer.
 //!
 //! These do not depend on the machine, so they are checked: if one is missed
@@ -137,6 +138,10 @@ fn one_sided(table: &mut Table) {
         let layered = count(|| _ = by_hand(&mut service, write.clone()));
         table.row(name, layered, Some(bare.calls));
     }
+    let handle = runtime.block_on(at(Stage::OldOnly));
+    let mut service = MigrationLayer::new(handle, Hello).name_writes(true).layer(Hello);
+    let named = count(|| _ = by_hand(&mut service, write.clone()));
+    table.row("old_only_write, named", named, Some(bare.calls + 2.0));
 }
 
 #[cfg(feature = "axum")]

@@ -45,7 +45,7 @@ use crate::stage::Side;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct OldestWrite {
-    /// For how long it has been running, from its arrival on.
+    /// For how long it has been in flight, from its admission on.
     pub age: Duration,
     /// Whether it may be older than that.
     pub at_least: bool,

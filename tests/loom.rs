@@ -148,7 +148,7 @@ const TWO_FLIPS: Scenario = Scenario {
     name: "a write and two flips",
     shards: 1,
     kinds: 1,
-    preemptions: Some(4),
+    preemptions: Some(3),
     run: |ledger| {
         let write = spawn(ledger, |ledger| ledger.write(0, false));
         // Waits for whatever was earlier when it began, while the flag moves on.
@@ -279,7 +279,7 @@ const CUT_OFF: Scenario = Scenario {
     name: "a panic and a cancelled request",
     shards: 1,
     kinds: 1,
-    preemptions: Some(4),
+    preemptions: Some(3),
     run: |ledger| {
         let panics = spawn(ledger, |ledger| {
             let word = ledger.word();

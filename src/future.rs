@@ -10,7 +10,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use crate::{flag::Mark, protocol::Protocol};
+use crate::{dispatch::poll_leg, flag::Mark, protocol::Protocol};
 
 pin_project! {
     /// The answer to come.
@@ -70,8 +70,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = match this.state.project() {
-            StateProj::Old { future } => ready!(future.poll(cx)),
-            StateProj::New { future } => ready!(future.poll(cx)),
+            StateProj::Old { future } => ready!(poll_leg(this.mark.as_mut(), || future.poll(cx))),
+            StateProj::New { future } => ready!(poll_leg(this.mark.as_mut(), || future.poll(cx))),
             StateProj::Both { future } => return future.poll(cx),
         };
         let mut mark = this.mark.take();

@@ -1,13 +1,16 @@
 //! Futures that survive: a panic, or the one who waits for them.
 
 use std::{
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
 use tokio::runtime;
+
+use crate::flag::{End, Mark};
 
 /// The payload of a panic was caught, and dropped: the panic hook has seen it.
 #[derive(Debug)]
@@ -20,6 +23,27 @@ pub(super) fn guarded<T>(hook: impl FnOnce() -> T) -> Option<T> {
         tracing::error!(target: "tower_migration", "a hook panicked");
     }
     given
+}
+
+/// Polls a leg whose panics pass through. Whoever catches one drops the future
+/// later, which must not look as if the client had hung up.
+#[inline]
+pub(crate) fn poll_leg<T>(mark: Option<&mut Mark>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+    let Some(mark) = mark else {
+        return poll();
+    };
+    mark.set_end(End::Unknown);
+    let polled = poll();
+    if polled.is_pending() {
+        mark.set_end(End::Dropped);
+    }
+    polled
+}
+
+/// [`poll_leg`], to its end.
+pub(super) async fn run_leg<F: Future>(mark: Option<&mut Mark>, leg: F) -> F::Output {
+    let (mut mark, mut leg) = (mark, pin!(leg));
+    poll_fn(|cx| poll_leg(mark.as_deref_mut(), || leg.as_mut().poll(cx))).await
 }
 
 pin_project! {

@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::{
     Ready, Settings,
-    guard::{CatchPanic, Panicked, guarded},
+    guard::{CatchPanic, Panicked, guarded, run_leg},
     shadow::{self, Start},
 };
 use crate::{
@@ -39,7 +39,7 @@ where
                 // Dropped from here on, a write may still land.
                 mark.set_lingers(true);
             }
-            service.call(request).await
+            run_leg(mark.as_mut(), service.call(request)).await
         }
     };
     match (answer, mark) {
@@ -99,7 +99,7 @@ where
     let cover = cover.zip(settings.read_fallback);
     let first = match &cover {
         // Without a fallback the layer adds no limit and catches no panic.
-        None => Ok(first.await),
+        None => Ok(run_leg(Some(&mut mark), first).await),
         Some((_, limit)) => match timeout(*limit, CatchPanic::new(first)).await {
             Ok(Ok(first)) => Ok(first),
             Ok(Err(Panicked)) => Err(Refused::AuthorityPanicked),

@@ -1,8 +1,10 @@
 //! What a metrics recorder and a log see.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, panic::AssertUnwindSafe};
 
+use futures_util::FutureExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tokio_test::{assert_pending, task};
 use tower_migration::{Limits, Stage};
 
 use crate::support::*;
@@ -58,7 +60,7 @@ async fn a_recorder_installed_after_the_layer_sees_everything() {
         ("requests_total{side=old,role=authority,operation=read,outcome=applied}", 2.0),
         ("requests_total{side=old,role=authority,operation=write,outcome=applied}", 1.0),
         ("requests_total{side=new,role=other,operation=write,outcome=unknown}", 1.0),
-        ("requests_total{side=new,role=shadow,operation=read,outcome=applied}", 1.0),
+        ("requests_total{side=new,role=shadow,operation=read,outcome=unknown}", 1.0),
         ("in_flight{side=old,role=authority,operation=write}", 0.0),
         ("duration_seconds{side=old,role=authority,operation=write}", 1.0),
         ("duration_seconds{side=new,role=other,operation=write}", 1.0),
@@ -94,6 +96,36 @@ async fn a_recorder_installed_before_the_layer_sees_everything_and_each_sample_o
     let count = |name: &str| seen[&format!("tower_migration_{name}")];
     assert_eq!(count(&format!("requests_total{labels},outcome=applied}}")) as u64, 7);
     assert_eq!(count(&format!("duration_seconds{labels}}}")) as u64, 7, "not once a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_a_failure_and_a_client_that_hangs_up_is_not() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let rig = Rig::new(Fake::panics(), Fake::says(200, ""));
+    let mut expected = [0.0, 0.0];
+    // As it is handed on, and as it is watched for a shadow.
+    for rate in [0.0, 1.0] {
+        rig.handle.set_shadow_rate(rate).unwrap();
+        rig.old.becomes(&Fake::panics());
+        // The future is dropped by whoever caught the panic, later.
+        let caught = AssertUnwindSafe(rig.send(get("/a"))).catch_unwind().await;
+        assert!(caught.is_err());
+        rig.old.becomes(&Fake::hangs());
+        let mut read = task::spawn(rig.send(get("/a")));
+        assert_pending!(read.poll());
+        drop(read);
+        expected = expected.map(|n| n + 1.0);
+        rig.handle.publish_metrics();
+        let seen = scrape(&snapshotter);
+        let count = |outcome: &str| {
+            let labels = "side=old,role=authority,operation=read";
+            seen[&format!("tower_migration_requests_total{{{labels},outcome={outcome}}}")]
+        };
+        assert_eq!([count("unknown"), count("dropped")], expected);
+        rig.walk(Stage::WriteBoth).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

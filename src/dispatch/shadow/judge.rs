@@ -18,7 +18,7 @@ use crate::{
     compare::{Diff, FailReason, InconclusiveReason, SkipReason, Verdict},
     protocol::Seam,
     reconcile::Observation,
-    stage::Side,
+    stage::{Outcome, Side},
 };
 
 /// How far a shadow read has come; what a deadline means depends on it.
@@ -28,6 +28,8 @@ pub(super) struct Progress {
     pub(super) rereads: AtomicU32,
     /// In microseconds; 0: no head has come.
     pub(super) other_took: AtomicU32,
+    /// What the other side's head said, an [`Outcome`].
+    other_said: AtomicU8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,12 @@ impl Progress {
 
     pub(super) fn is(&self, phase: Phase) -> bool {
         self.phase.load(Ordering::Relaxed) == phase as u8
+    }
+
+    /// What the other side's head said: `Applied` if none has come.
+    pub(super) fn other_said(&self) -> Outcome {
+        let said = usize::from(self.other_said.load(Ordering::Relaxed));
+        Outcome::ALL.get(said).copied().unwrap_or(Outcome::Applied)
     }
 }
 
@@ -185,6 +193,9 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let answer =
             service.call(protocol.copy(whole, self.dispatch(side))).await.map_err(error)?;
         let took = began.elapsed();
+        if first {
+            self.progress.other_said.store(P::glance(&answer) as u8, Ordering::Relaxed);
+        }
         let lease = Arc::clone(&self.settings.core.captured).lease(limits.captured_bytes);
         match protocol.capture(whole, answer, limits.captured_body, lease).await {
             Ok((captured, lease)) => {

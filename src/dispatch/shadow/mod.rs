@@ -146,12 +146,14 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             Err(_) => self.too_late(),
         };
         let end = match &verdict {
-            Verdict::Failed(FailReason::ComparerPanicked) => End::Applied,
-            Verdict::Failed(_) => End::Unknown,
-            Verdict::Match | Verdict::Mismatch(_) | Verdict::Inconclusive(_) => End::Applied,
             // The other side has not been asked.
             Verdict::Skipped(_) if self.progress.is(Phase::Request) => End::Unused,
-            Verdict::Skipped(_) => End::Applied,
+            Verdict::Failed(FailReason::ComparerPanicked)
+            | Verdict::Match
+            | Verdict::Mismatch(_)
+            | Verdict::Inconclusive(_)
+            | Verdict::Skipped(_) => self.progress.other_said().into(),
+            Verdict::Failed(_) => End::Unknown,
         };
         let rereads = self.progress.rereads.load(Ordering::Relaxed);
         let other_took = match self.progress.other_took.load(Ordering::Relaxed) {

@@ -16,6 +16,7 @@ mod service;
 pub mod stage;
 pub mod telemetry;
 
+pub use self::flag::gates;
 pub use self::flag::{
     Blocked, BoxFuture, Claim, ConfigError, FileStore, FlagStore, Forced, HandleBuilder, InFlight,
     MemoryStore, MigrationHandle, Moved, OldestWrite, OpenError, Presence, Reason, Record,

@@ -149,6 +149,13 @@ pub enum Reason {
     Shared,
     /// The record could not be written.
     Store(StoreError),
+    /// A gate refuses the step.
+    Gate {
+        /// Its name.
+        gate: String,
+        /// Why.
+        says: String,
+    },
     /// The handle was shut down.
     ShutDown,
 }
@@ -178,6 +185,9 @@ impl Reason {
             Self::Follower => "ask the process that owns the flag, or wait until it has ended",
             Self::Shared => "end the other process first, or use force",
             Self::Store(error) => error.lifted_by(),
+            Self::Gate { .. } => {
+                "what it asks for; or another configuration; or force, which asks no gate"
+            }
             Self::ShutDown => "start the process again",
         }
     }
@@ -223,6 +233,7 @@ impl fmt::Display for Reason {
             Self::Follower => f.write_str("another process owns the flag"),
             Self::Shared => f.write_str("another process obeys this flag"),
             Self::Store(error) => fmt::Display::fmt(error, f),
+            Self::Gate { gate, says } => write!(f, "gate {gate}: {says}"),
             Self::ShutDown => f.write_str("the handle was shut down"),
         }
     }

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     FlagStore, Forced, Record, Standing, Word,
     gate::{Gate, Position},
+    gates::Entered,
     ledger::Ledger,
     options::Options,
     steps::Stored,
@@ -60,6 +61,8 @@ pub(crate) struct Core {
     pub(super) untracked: [AtomicU64; 2],
     pub(super) recent: Mutex<VecDeque<Mismatch>>,
     pub(super) forced: Mutex<Vec<Forced>>,
+    /// When the present stage was entered, and what had been counted by then.
+    pub(super) entered: Mutex<Arc<Entered>>,
     pub(super) store: Arc<dyn FlagStore>,
     /// Held while the record is written, until what it says has happened.
     pub(super) saving: tokio::sync::Mutex<Stored>,
@@ -136,6 +139,7 @@ impl Core {
             dirty: Mutex::new(DirtySet::new(options.dirty_keys)),
             recent: Mutex::default(),
             forced: Mutex::new(record.forced),
+            entered: Mutex::new(Arc::new(Entered::first(record.stage, record.epoch))),
             store,
             saving: tokio::sync::Mutex::new(Stored::new(record.epoch, record.sync)),
             follows: AtomicBool::new(standing == Standing::Follower),

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::{
     Blocked, Core, FlagStore, HandleBuilder, InFlight, Moved, OpenError, Reason, Standing, Status,
+    gates::Evidence,
     ledger::Kind,
     options::{ConfigError, Options, check_rate},
     steps::Target,
@@ -138,6 +139,7 @@ impl MigrationHandle {
             upgraded_on_new: core.upgraded[1].load(Ordering::Relaxed),
             held_writes: core.counters.held_writes(),
             forced: core.forced.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone(),
+            gates: core.gate_verdicts(),
             shut_down: core.shut_down.load(Ordering::SeqCst),
         }
     }
@@ -152,9 +154,13 @@ impl MigrationHandle {
     /// write acknowledged before it; no client sees an error. Afterwards call
     /// [`settled`](Self::settled) before you copy data.
     ///
+    /// A step to a *later* stage also asks the [`gates`](crate::gates), once,
+    /// before any write is held; a step back does not.
+    ///
     /// # Errors
     ///
-    /// [`Blocked`], with every reason at once. Nothing has changed then.
+    /// [`Blocked`], with every reason at once, those of the gates included.
+    /// Nothing has changed then.
     ///
     /// # Cancel safety
     ///
@@ -164,7 +170,8 @@ impl MigrationHandle {
         self.core.step(Target::Stage(stage), Urgency::Orderly).await
     }
 
-    /// One step towards new, in order; see [`move_to`](Self::move_to).
+    /// One step towards new, in order, if the [`gates`](crate::gates) let it
+    /// pass; see [`move_to`](Self::move_to).
     ///
     /// # Errors
     ///
@@ -331,6 +338,23 @@ impl MigrationHandle {
     pub fn set_shadow_rate(&self, rate: f64) -> Result<(), ConfigError> {
         self.core.set_shadow_rate(check_rate(rate)?);
         Ok(())
+    }
+
+    /// What the [`gates`](crate::gates) see at this moment, of the step that
+    /// comes next: everything counted since the present stage was entered.
+    ///
+    /// ```
+    /// use tower_migration::{MigrationHandle, Side, Stage};
+    ///
+    /// let evidence = MigrationHandle::new("airports").evidence();
+    /// assert_eq!((evidence.from, evidence.to), (Stage::OldOnly, Stage::WriteBoth));
+    /// assert_eq!(evidence.shadows.compared(), 0);
+    /// assert_eq!(evidence.quantile(Side::Old, 0.99), None);
+    /// println!("{evidence}");
+    /// ```
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        self.core.evidence()
     }
 
     /// The keys whose two sides may differ.

@@ -6,6 +6,7 @@ mod blocked;
 mod core;
 mod following;
 mod gate;
+pub mod gates;
 mod handle;
 mod ledger;
 mod oldest;

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{Core, FlagStore, MigrationHandle, OpenError};
+use super::{
+    Core, FlagStore, MigrationHandle, OpenError,
+    gates::{Gate, Gates},
+};
 
 /// A configuration that cannot work, found when it is given.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +28,15 @@ pub enum ConfigError {
         /// The one that it must reach.
         than: &'static str,
     },
+    /// A number is outside of its range.
+    OutOfRange {
+        /// What it is for.
+        what: &'static str,
+        /// What was given.
+        given: f64,
+        /// What it must be.
+        range: &'static str,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -37,6 +49,9 @@ impl fmt::Display for ConfigError {
             Self::TooSmall { limit, than } => {
                 write!(f, "limit `{limit}` must be at least `{than}`")
             }
+            Self::OutOfRange { what, given, range } => {
+                write!(f, "`{what}` is {given} and must be {range}")
+            }
         }
     }
 }
@@ -48,6 +63,14 @@ pub(crate) fn check_rate(rate: f64) -> Result<f64, ConfigError> {
     if (0.0..=1.0).contains(&rate) { Ok(rate) } else { Err(ConfigError::Rate { rate }) }
 }
 
+/// A share strictly between 0 and 1, or the error that says so.
+pub(super) fn check_share(what: &'static str, share: f64) -> Result<f64, ConfigError> {
+    if share > 0.0 && share < 1.0 {
+        return Ok(share);
+    }
+    Err(ConfigError::OutOfRange { what, given: share, range: "more than 0 and less than 1" })
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) dirty_keys: usize,
@@ -55,6 +78,7 @@ pub(crate) struct Options {
     pub(crate) hold: Duration,
     pub(crate) step_deadline: Duration,
     pub(crate) linger: Duration,
+    pub(super) gates: Gates,
 }
 
 impl Default for Options {
@@ -65,6 +89,7 @@ impl Default for Options {
             hold: Duration::from_secs(1),
             step_deadline: Duration::from_secs(10),
             linger: Duration::from_secs(1),
+            gates: Gates::default(),
         }
     }
 }
@@ -131,6 +156,31 @@ impl HandleBuilder {
     /// copy of its key by that much. Zero switches it off.
     pub fn linger(mut self, length: Duration) -> Self {
         self.options.linger = length;
+        self
+    }
+
+    /// Adds a gate: every step towards new asks it, after the conditions that
+    /// are built in. See [`gates`](crate::gates) for ready-made ones. All of
+    /// them are asked, and all that they say is reported at once.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # runtime.block_on(async {
+    /// use tower_migration::{MigrationHandle, Side, gates::{Evidence, MinComparisons, named}};
+    ///
+    /// let migration = MigrationHandle::builder("airports")
+    ///     .gate(MinComparisons::new(1_000)?)
+    ///     .gate(named("sign-off", |_: &Evidence| Err("nobody has signed".into())))
+    ///     .build()?;
+    /// let blocked = migration.advance().await.unwrap_err();
+    /// assert_eq!(blocked.reasons().len(), 1, "nothing to compare at old-only");
+    /// assert!(blocked.to_string().contains("gate sign-off: nobody has signed"));
+    /// # Ok::<(), tower_migration::ConfigError>(())
+    /// # }).unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn gate(mut self, gate: impl Gate) -> Self {
+        self.options.gates.push(gate);
         self
     }
 

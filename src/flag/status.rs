@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{OldestWrite, Standing};
+use super::{OldestWrite, Standing, gates::GateVerdict};
 use crate::{
     reconcile::Key,
     stage::{Side, Stage, SyncState, SyncTable},
@@ -131,6 +131,9 @@ pub struct Status {
     pub held_writes: u64,
     /// Stages that were forced, the newest last, at most 16.
     pub forced: Vec<Forced>,
+    /// What each gate says to the step that comes next, asked for this status.
+    /// Empty at `NewOnly`.
+    pub gates: Vec<GateVerdict>,
     /// Whether `shutdown` was called.
     pub shut_down: bool,
 }
@@ -192,6 +195,12 @@ impl fmt::Display for Status {
                 "  upgraded connections: {} on old, {} on new",
                 self.upgraded_on_old, self.upgraded_on_new
             )?;
+        }
+        for GateVerdict { gate, refuses } in &self.gates {
+            match refuses {
+                Some(says) => writeln!(f, "  gate {gate} refuses: {says}")?,
+                None => writeln!(f, "  gate {gate} lets the next step pass")?,
+            }
         }
         for forced in &self.forced {
             writeln!(f, "  FORCED {} to {}: {}", forced.from, forced.to, forced.reason)?;

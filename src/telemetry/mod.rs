@@ -52,5 +52,5 @@ mod publish;
 
 pub(crate) use self::counters::Counters;
 pub use self::counters::{LegFault, Refused, SkippedLeg};
-pub(crate) use self::histogram::{BUCKETS, bucket};
+pub(crate) use self::histogram::{BUCKETS, bucket, middle};
 pub(crate) use self::publish::{INTERVAL, Published, Snapshot};

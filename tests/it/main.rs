@@ -19,6 +19,7 @@ mod created;
 mod file_store;
 mod flips;
 mod followers;
+mod gates;
 mod handle;
 mod hangups;
 mod matrix;

@@ -1,7 +1,8 @@
 //! How the flag moves.
 //!
 //! One step at a time. A step first checks what it needs, then waits for the
-//! writes of earlier epochs, and only then changes anything. Where the
+//! writes of earlier epochs, asks the gates if it leads towards new, and only
+//! then changes anything. Where the
 //! authority changes, writes are *held* around the flip:
 //!
 //! 1. *raise*: new writes wait for both their legs, so that what follows is
@@ -119,7 +120,10 @@ impl Core {
         }
         let turn = self.claim(turn, urgency).await.map_err(|reason| blocked(vec![reason]))?;
         let needs = permission_between(from, to, urgency);
-        self.check(needs).map_err(blocked)?;
+        if let Err(mut reasons) = self.check(needs) {
+            reasons.extend(self.refusing_gates(from.stage, to.stage));
+            return Err(blocked(reasons));
+        }
         if passage == Passage::Emergency {
             return Ok(self.exit(turn, to).await);
         }
@@ -129,7 +133,11 @@ impl Core {
             waited.map_err(|r| blocked(vec![r]))?;
         }
         // What ended meanwhile may have left something behind.
-        self.check(needs).map_err(blocked)?;
+        let mut reasons = self.check(needs).err().unwrap_or_default();
+        reasons.extend(self.refusing_gates(from.stage, to.stage));
+        if !reasons.is_empty() {
+            return Err(blocked(reasons));
+        }
         if passage == Passage::Held {
             return self.held(lent, to, needs).await.map_err(blocked);
         }
@@ -334,6 +342,7 @@ impl Core {
         if !to.is_two_sided() {
             self.dirty().one_sided(to.authority());
         }
+        self.count_anew(to, word.epoch());
         if from.stage == to {
             self.counters.ramped();
         } else {

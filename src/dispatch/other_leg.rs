@@ -112,7 +112,7 @@ where
 /// Waits for a leg that nobody else waits for any more, until it is given up.
 /// What it holds, it holds until then, and through the linger.
 pub(super) async fn outlive<P, F: Future>(settings: &Settings<P>, running: F, mut hold: Hold) {
-    hold.mark.set_end(Outcome::Unknown.into());
+    hold.mark.timed_out();
     let mut running = Box::pin(running);
     if timeout(settings.limits.abandon_after, &mut running).await.is_err() {
         abandon(settings, running, hold).await;
@@ -122,7 +122,7 @@ pub(super) async fn outlive<P, F: Future>(settings: &Settings<P>, running: F, mu
 /// Drops a leg, which may land all the same for a while.
 pub(super) async fn abandon<P, F>(settings: &Settings<P>, running: F, mut hold: Hold) {
     drop(running);
-    hold.mark.set_end(Outcome::Unknown.into());
+    hold.mark.timed_out();
     settings.core.counters.fault(hold.mark.side(), LegFault::Abandoned);
     sleep(settings.core.linger()).await;
     drop(hold);

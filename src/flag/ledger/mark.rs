@@ -90,6 +90,22 @@ impl Mark {
         self.shard.durations[kind][bucket(micros)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts the leg as one whose end nobody knows, since nobody waits for it
+    /// any more. It runs on, and is in flight until the mark is dropped.
+    pub(crate) fn timed_out(&mut self) {
+        if self.end == End::Unused {
+            return;
+        }
+        let (row, kind) = (usize::from(self.row), self.kind.index());
+        let started = &self.shard.started[row][kind];
+        let finished = &self.shard.finished[row][kind][End::Unknown as usize];
+        // What is left of it starts before it ends: at no moment does it look as
+        // if nothing ran.
+        let awaited = protocol::hand_over(started, finished, &self.ledger.waiting);
+        self.end = End::Unused;
+        self.ledger.wake_if(awaited);
+    }
+
     /// Ends the mark of a leg that was admitted and then not needed.
     pub(crate) fn unused(mut self) {
         self.end = End::Unused;

@@ -42,14 +42,30 @@ async fn an_admission_that_raced_a_flip_is_taken_back() {
     assert_eq!(ledger.writes(), 0);
 }
 
+#[test]
+fn a_leg_that_nobody_waits_for_is_counted_at_once_and_in_flight_until_its_end() {
+    let ledger = ledger();
+    let gate = Gate::new(Word::new(Stage::ReadNew.into(), 1, 3));
+    let kind = Kind::write(Side::New);
+    let mut mark = admit(ledger, &gate, kind);
+    for _ in 0..2 {
+        mark.timed_out();
+        assert_eq!(ledger.ended(kind, End::Unknown), 1);
+        assert_eq!(ledger.in_flight(kind), 1);
+        assert_eq!(ledger.earlier_writes(0), 1, "in its own slot");
+    }
+    drop(mark);
+    assert_eq!((ledger.ended(kind, End::Unknown), ledger.writes()), (1, 0));
+}
+
 #[tokio::test]
 async fn a_write_that_learns_its_authority_late_is_waited_for_all_the_while() {
     let ledger = ledger();
-    let word = Word::new(Stage::WriteBoth, 1, 0);
+    let word = Word::new(Stage::WriteBoth.into(), 1, 0);
     let gate = Gate::new(word);
     let mut mark = admit(ledger, &gate, Kind::write(Side::Old));
     mark.set_lingers(true);
-    gate.store(Word::new(Stage::WriteBoth, 2, 1));
+    gate.store(Word::new(Stage::WriteBoth.into(), 2, 1));
     let mut settled = task::spawn(ledger.settled(|| gate.load().slot()));
     let mut drained = task::spawn(ledger.drained(Side::Old));
     assert_pending!(settled.poll());
@@ -130,7 +146,7 @@ fn marks_may_end_on_another_thread() {
 #[tokio::test(start_paused = true)]
 async fn a_name_follows_its_leg_to_another_kind_and_leaves_with_it() {
     let ledger = ledger();
-    let word = Word::new(Stage::WriteBoth, 1, 0);
+    let word = Word::new(Stage::WriteBoth.into(), 1, 0);
     let gate = Gate::new(word);
     let oldest = || ledger.oldest_write(1).map(|oldest| (oldest.route, oldest.side));
     let label = Arc::from("PUT /a");
@@ -154,8 +170,8 @@ async fn a_name_follows_its_leg_to_another_kind_and_leaves_with_it() {
 #[tokio::test(start_paused = true)]
 async fn a_write_without_a_name_is_as_old_as_its_slot_at_least() {
     let ledger = ledger();
-    let first = Word::new(Stage::OldOnly, 1, 0);
-    let second = Word::new(Stage::WriteBoth, 2, 1);
+    let first = Word::new(Stage::OldOnly.into(), 1, 0);
+    let second = Word::new(Stage::WriteBoth.into(), 2, 1);
     let gate = Gate::new(first);
     let both = [Kind::write(Side::Old), Kind::other_write(Side::New)];
     let early = both.map(|kind| admit(ledger, &gate, kind));
@@ -178,7 +194,7 @@ async fn a_write_without_a_name_is_as_old_as_its_slot_at_least() {
 #[tokio::test]
 async fn numbers_of_names_are_used_again() {
     let ledger = ledger();
-    let gate = Gate::new(Word::new(Stage::WriteBoth, 1, 0));
+    let gate = Gate::new(Word::new(Stage::WriteBoth.into(), 1, 0));
     let label = Arc::from("PUT /a");
     for _ in 0..1_000 {
         let marks = [Side::Old, Side::New].map(|side| {

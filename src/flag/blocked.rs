@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{ConfigError, OldestWrite, StoreError};
+use super::{Alarm, ConfigError, OldestWrite, StoreError};
 use crate::stage::{Side, Stage, SyncState};
 
 /// A step that was refused: from where to where, and every reason at once.
@@ -156,6 +156,12 @@ pub enum Reason {
         /// Why.
         says: String,
     },
+    /// The flag has gone back by itself, since new failed its clients, and
+    /// nobody has re-armed it.
+    RolledBack {
+        /// What for.
+        alarm: Alarm,
+    },
     /// The handle was shut down.
     ShutDown,
 }
@@ -188,6 +194,7 @@ impl Reason {
             Self::Gate { .. } => {
                 "what it asks for; or another configuration; or force, which asks no gate"
             }
+            Self::RolledBack { .. } => "find out what was wrong with new, then rearm()",
             Self::ShutDown => "start the process again",
         }
     }
@@ -234,6 +241,7 @@ impl fmt::Display for Reason {
             Self::Shared => f.write_str("another process obeys this flag"),
             Self::Store(error) => fmt::Display::fmt(error, f),
             Self::Gate { gate, says } => write!(f, "gate {gate}: {says}"),
+            Self::RolledBack { alarm } => write!(f, "the flag went back by itself: {alarm}"),
             Self::ShutDown => f.write_str("the handle was shut down"),
         }
     }

@@ -16,6 +16,7 @@ use super::{
     FlagStore, Forced, Record, Standing, Word,
     gate::{Gate, Position},
     gates::Entered,
+    guard::Guard,
     ledger::Ledger,
     options::Options,
     steps::Stored,
@@ -63,6 +64,8 @@ pub(crate) struct Core {
     pub(super) forced: Mutex<Vec<Forced>>,
     /// When the present stage was entered, and what had been counted by then.
     pub(super) entered: Mutex<Arc<Entered>>,
+    /// The automatic rollback, if it is on.
+    pub(super) guard: Option<Guard>,
     pub(super) store: Arc<dyn FlagStore>,
     /// Held while the record is written, until what it says has happened.
     pub(super) saving: tokio::sync::Mutex<Stored>,
@@ -140,6 +143,7 @@ impl Core {
             recent: Mutex::default(),
             forced: Mutex::new(record.forced),
             entered: Mutex::new(Arc::new(Entered::first(record.stage, record.epoch))),
+            guard: options.auto_rollback.clone().map(Guard::new),
             store,
             saving: tokio::sync::Mutex::new(Stored::new(record.epoch, record.sync)),
             follows: AtomicBool::new(standing == Standing::Follower),

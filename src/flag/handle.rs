@@ -8,7 +8,8 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Blocked, Core, FlagStore, HandleBuilder, InFlight, Moved, OpenError, Reason, Standing, Status,
+    Alarm, Blocked, Core, FlagStore, HandleBuilder, InFlight, Moved, OpenError, Reason, Standing,
+    Status,
     gates::Evidence,
     ledger::Kind,
     options::{ConfigError, Options, check_rate},
@@ -139,6 +140,8 @@ impl MigrationHandle {
             upgraded_on_new: core.upgraded[1].load(Ordering::Relaxed),
             held_writes: core.counters.held_writes(),
             forced: core.forced.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone(),
+            auto_rollback: core.auto_rollback(),
+            alarm: core.alarm(),
             gates: core.gate_verdicts(),
             shut_down: core.shut_down.load(Ordering::SeqCst),
         }
@@ -355,6 +358,20 @@ impl MigrationHandle {
     #[must_use]
     pub fn evidence(&self) -> Evidence {
         self.core.evidence()
+    }
+
+    /// The operator's word that new may be trusted with clients again: lifts
+    /// what an [automatic rollback](crate::AutoRollback) has left, and any alarm,
+    /// and is logged. Answers what it lifted; `None` if there was nothing.
+    ///
+    /// From then on the flag may be moved to `ReadNew` again, and may go back by
+    /// itself again, for what new does from now on.
+    ///
+    /// ```
+    /// assert_eq!(tower_migration::MigrationHandle::new("airports").rearm(), None);
+    /// ```
+    pub fn rearm(&self) -> Option<Alarm> {
+        self.core.rearm()
     }
 
     /// The keys whose two sides may differ.

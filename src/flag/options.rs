@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
-    Core, FlagStore, MigrationHandle, OpenError,
+    AutoRollback, Core, FlagStore, MigrationHandle, OpenError,
     gates::{Gate, Gates},
 };
 
@@ -37,6 +37,11 @@ pub enum ConfigError {
         /// What it must be.
         range: &'static str,
     },
+    /// Something has to be said.
+    Missing {
+        /// What.
+        what: &'static str,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -52,6 +57,7 @@ impl fmt::Display for ConfigError {
             Self::OutOfRange { what, given, range } => {
                 write!(f, "`{what}` is {given} and must be {range}")
             }
+            Self::Missing { what } => write!(f, "{what} is missing"),
         }
     }
 }
@@ -79,6 +85,7 @@ pub(crate) struct Options {
     pub(crate) step_deadline: Duration,
     pub(crate) linger: Duration,
     pub(super) gates: Gates,
+    pub(super) auto_rollback: Option<AutoRollback>,
 }
 
 impl Default for Options {
@@ -90,6 +97,7 @@ impl Default for Options {
             step_deadline: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             gates: Gates::default(),
+            auto_rollback: None,
         }
     }
 }
@@ -184,6 +192,23 @@ impl HandleBuilder {
         self
     }
 
+    /// Lets the flag go back from `ReadNew` by itself when new fails too many
+    /// clients (default: off). See [`AutoRollback`].
+    ///
+    /// ```
+    /// use tower_migration::{AutoRollback, ConfigError, MigrationHandle};
+    ///
+    /// let builder = MigrationHandle::builder("airports");
+    /// let watched = builder.clone().auto_rollback(AutoRollback::new().error_share(0.05));
+    /// assert!(watched.build().is_ok());
+    /// let nonsense = builder.auto_rollback(AutoRollback::new().error_share(5.0));
+    /// assert!(matches!(nonsense.build(), Err(ConfigError::OutOfRange { .. })));
+    /// ```
+    pub fn auto_rollback(mut self, config: AutoRollback) -> Self {
+        self.options.auto_rollback = Some(config);
+        self
+    }
+
     fn check(self) -> Result<(Arc<str>, Options), ConfigError> {
         let options = self.options;
         let zero = |limit| Err(ConfigError::Zero { limit });
@@ -199,6 +224,7 @@ impl HandleBuilder {
         if options.step_deadline.is_zero() {
             return zero("step_deadline");
         }
+        options.auto_rollback.as_ref().map_or(Ok(()), AutoRollback::check)?;
         Ok((self.name, options))
     }
 
@@ -207,7 +233,8 @@ impl HandleBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Zero`] if a limit is zero.
+    /// [`ConfigError`] if a limit is zero, or if [`AutoRollback`] makes no
+    /// sense.
     pub fn build(self) -> Result<MigrationHandle, ConfigError> {
         let (name, options) = self.check()?;
         Ok(MigrationHandle { core: Core::in_memory(name, options) })
@@ -218,8 +245,8 @@ impl HandleBuilder {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Config`] if a limit is zero, or whatever
-    /// [`MigrationHandle::open`] says.
+    /// [`OpenError::Config`] where [`build`](Self::build) has an error, or
+    /// whatever [`MigrationHandle::open`] says.
     pub async fn open(self, store: impl FlagStore) -> Result<MigrationHandle, OpenError> {
         let (name, options) = self.check()?;
         Ok(MigrationHandle { core: Core::open(name, options, Arc::new(store)).await? })

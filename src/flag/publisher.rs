@@ -1,4 +1,4 @@
-//! The task that publishes the counters.
+//! The task that publishes the counters and watches new.
 
 use std::sync::{Arc, Weak, atomic::Ordering};
 
@@ -36,7 +36,10 @@ impl Core {
             loop {
                 sleep(INTERVAL).await;
                 match core.upgrade() {
-                    Some(core) => core.publish(),
+                    Some(core) => {
+                        core.keep_watch();
+                        core.publish();
+                    }
                     None => return,
                 }
             }
@@ -62,6 +65,7 @@ impl Core {
             follows: self.follows(),
             epoch: word.epoch(),
             sync: self.sync(),
+            alarm: self.alarm().or_else(|| self.auto_rollback()).is_some(),
             shadow_rate: self.shadow_rate(),
             ledger: self.ledger,
             counters: &self.counters,

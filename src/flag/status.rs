@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{OldestWrite, Standing, gates::GateVerdict};
+use super::{Alarm, OldestWrite, Standing, gates::GateVerdict};
 use crate::{
     reconcile::Key,
     stage::{Side, Stage, SyncState, SyncTable},
@@ -131,6 +131,11 @@ pub struct Status {
     pub held_writes: u64,
     /// Stages that were forced, the newest last, at most 16.
     pub forced: Vec<Forced>,
+    /// What the flag has gone back for by itself, until
+    /// [`rearm`](crate::MigrationHandle::rearm): see [`AutoRollback`](crate::AutoRollback).
+    pub auto_rollback: Option<Alarm>,
+    /// New fails its clients, and the flag may not go back by itself.
+    pub alarm: Option<Alarm>,
     /// What each gate says to the step that comes next, asked for this status.
     /// Empty at `NewOnly`.
     pub gates: Vec<GateVerdict>,
@@ -195,6 +200,14 @@ impl fmt::Display for Status {
                 "  upgraded connections: {} on old, {} on new",
                 self.upgraded_on_old, self.upgraded_on_new
             )?;
+        }
+        let ago = |alarm: &Alarm| alarm.at.elapsed().unwrap_or_default().as_secs();
+        if let Some(alarm) = &self.auto_rollback {
+            let (stage, ago) = (alarm.stage, ago(alarm));
+            writeln!(f, "  ROLLED BACK BY ITSELF from {stage}, {ago} s ago: {alarm}; rearm()")?;
+        }
+        if let Some(alarm) = &self.alarm {
+            writeln!(f, "  ALARM at {}, {} s ago: {alarm}", alarm.stage, ago(alarm))?;
         }
         for GateVerdict { gate, refuses } in &self.gates {
             match refuses {

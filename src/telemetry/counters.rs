@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     compare::{FailReason, InconclusiveReason, SkipReason, Verdict},
-    flag::gates::ShadowCounts,
+    flag::{AlarmReason, gates::ShadowCounts},
     reason::reasons,
     stage::{Outcome, Side, Stage},
 };
@@ -105,6 +105,7 @@ pub(crate) struct Counters {
     pub(super) steps: Table<4, 4>,
     pub(super) ramped: AtomicU64,
     pub(super) blocked: AtomicU64,
+    pub(super) auto_rollbacks: [AtomicU64; AlarmReason::ALL.len()],
     pub(super) held: AtomicU64,
     pub(super) copies: [AtomicU64; 2],
     pub(super) captured: AtomicU64,
@@ -164,6 +165,10 @@ impl Counters {
 
     pub(crate) fn blocked(&self) {
         add(&self.blocked);
+    }
+
+    pub(crate) fn auto_rolled_back(&self, reason: AlarmReason) {
+        add(&self.auto_rollbacks[reason as usize]);
     }
 
     pub(crate) fn held(&self) {

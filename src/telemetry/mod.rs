@@ -38,6 +38,8 @@
 //! | `tower_migration_upgrades_total` | counter | `side` | upgrades and CONNECTs passed to a side |
 //! | `tower_migration_steps_total` | counter | `from`, `to` | changes of the stage |
 //! | `tower_migration_ramp_changes_total` | counter | – | changes of a ramp's share |
+//! | `tower_migration_auto_rollbacks_total` | counter | `reason` | rollbacks that nobody asked for: see [`AlarmReason`](crate::AlarmReason) |
+//! | `tower_migration_alarm` | gauge | – | 1 while new fails its clients and the flag may not go back by itself, and after it has, until [`rearm`](crate::MigrationHandle::rearm) |
 //! | `tower_migration_steps_blocked_total` | counter | – | steps refused |
 //! | `tower_migration_held_writes_total` | counter | – | writes that waited for a flip |
 //! | `tower_migration_copies_total` | counter | `result` | keys copied: `copied`, `failed` |

@@ -12,7 +12,7 @@ use metrics::{
 use super::{BUCKETS, Counters, LegFault, Refused, SkippedLeg, histogram::middle};
 use crate::{
     compare::{FailReason, InconclusiveReason, SkipReason},
-    flag::{End, Kind, Ledger},
+    flag::{AlarmReason, End, Kind, Ledger},
     stage::{Outcome, Side, Stage, SyncState, SyncTable},
 };
 
@@ -25,6 +25,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) follows: bool,
     pub(crate) epoch: u64,
     pub(crate) sync: SyncTable,
+    /// Whether an alarm stands, or a rollback that nobody has answered.
+    pub(crate) alarm: bool,
     pub(crate) shadow_rate: f64,
     pub(crate) ledger: &'static Ledger,
     pub(crate) counters: &'a Counters,
@@ -139,6 +141,7 @@ impl Snapshot<'_> {
         self.level("tower_migration_follower", [], f64::from(u8::from(self.follows)));
         self.level("tower_migration_epoch", [], self.epoch as f64);
         self.level("tower_migration_shadow_rate", [], self.shadow_rate);
+        self.level("tower_migration_alarm", [], f64::from(u8::from(self.alarm)));
         for side in Side::ALL {
             let synced = match self.sync.get(side) {
                 SyncState::Synced => 1.0,
@@ -199,6 +202,9 @@ impl Snapshot<'_> {
             self.count("tower_migration_copies_total", [("result", result)], cell);
         }
         self.count("tower_migration_ramp_changes_total", [], &c.ramped);
+        for (reason, cell) in AlarmReason::ALL.iter().zip(&c.auto_rollbacks) {
+            self.count("tower_migration_auto_rollbacks_total", [("reason", reason.as_str())], cell);
+        }
         self.count("tower_migration_steps_blocked_total", [], &c.blocked);
         self.count("tower_migration_held_writes_total", [], &c.held);
         self.count("tower_migration_observer_panics_total", [], &c.observer_panics);
@@ -285,6 +291,11 @@ fn describe() {
     describe_counter!("tower_migration_upgrades_total", "upgrades and CONNECTs passed to a side");
     describe_counter!("tower_migration_steps_total", "changes of the stage");
     describe_counter!("tower_migration_ramp_changes_total", "changes of a ramp's share");
+    describe_gauge!(
+        "tower_migration_alarm",
+        "1 new fails its clients, or the flag has gone back and was not re-armed"
+    );
+    describe_counter!("tower_migration_auto_rollbacks_total", "rollbacks that nobody asked for");
     describe_counter!("tower_migration_steps_blocked_total", "steps refused");
     describe_counter!("tower_migration_held_writes_total", "writes that waited for a flip");
     describe_counter!("tower_migration_copies_total", "keys copied");

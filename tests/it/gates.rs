@@ -51,11 +51,11 @@ async fn read(rig: &Rig, times: usize) {
 
 /// The names and words of the gates that refused; every reason must be one.
 fn refused(blocked: &Blocked) -> Vec<(&str, &str)> {
-    let gate = |reason| match reason {
-        &Reason::Gate { ref gate, ref says } => (gate.as_str(), says.as_str()),
+    let reasons = blocked.reasons().iter().map(|reason| match reason {
+        Reason::Gate { gate, says } => (gate.as_str(), says.as_str()),
         other => panic!("{other} is no gate"),
-    };
-    blocked.reasons().iter().map(gate).collect()
+    });
+    reasons.collect()
 }
 
 #[tokio::test(start_paused = true)]

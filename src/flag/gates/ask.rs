@@ -50,16 +50,21 @@ impl Core {
         gates.ask(&self.evidence())
     }
 
-    /// Which gates stand against an orderly step. Those who call it hold the
-    /// turn, so `from` is the stage that the evidence is of.
-    pub(in crate::flag) fn refusing_gates(&self, from: Stage, to: Stage) -> Vec<Reason> {
-        let gates = &self.options.gates;
-        if to <= from || gates.0.is_empty() {
+    /// What stands against an orderly step towards new besides the conditions
+    /// that are built in. Those who call it hold the turn, so `from` is the stage
+    /// that the evidence is of.
+    pub(in crate::flag) fn refusals(&self, from: Stage, to: Stage) -> Vec<Reason> {
+        if to <= from {
             return Vec::new();
+        }
+        let rolled_back = self.rolled_back(from, to);
+        let gates = &self.options.gates;
+        if gates.0.is_empty() {
+            return rolled_back.into_iter().collect();
         }
         let verdicts = gates.ask(&Evidence { to, ..self.evidence() });
         let refused =
             |GateVerdict { gate, refuses }| refuses.map(|says| Reason::Gate { gate, says });
-        verdicts.into_iter().filter_map(refused).collect()
+        rolled_back.into_iter().chain(verdicts.into_iter().filter_map(refused)).collect()
     }
 }

@@ -53,12 +53,13 @@ mod wilson;
 use std::borrow::Cow;
 
 pub(super) use self::ask::Gates;
+pub(super) use self::comparisons::percent;
 pub use self::comparisons::{MaxMismatchShare, MinComparisons};
 pub use self::durations::Durations;
 pub use self::errors::MaxErrorShare;
 pub use self::evidence::{Evidence, LegCounts, ShadowCounts, Timing};
 pub use self::slowdown::MaxSlowdown;
-pub(super) use self::tally::Entered;
+pub(super) use self::tally::{Entered, LegTally};
 pub use self::wilson::Confidence;
 
 /// Decides whether a step towards new may be taken.

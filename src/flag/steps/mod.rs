@@ -15,6 +15,7 @@
 //! Until the record is written, dropping the caller's future (or any failure)
 //! puts everything back. From then on a task of its own finishes the step.
 
+mod automatic;
 mod claim;
 mod confirm;
 mod held;
@@ -120,8 +121,11 @@ impl Core {
         }
         let turn = self.claim(turn, urgency).await.map_err(|reason| blocked(vec![reason]))?;
         let needs = permission_between(from, to, urgency);
+        // More keys that read new are a part of the step to `ReadNew`.
+        let up = from.stage == to.stage && to.share > from.share;
+        let toward = if up { Stage::ReadNew } else { to.stage };
         if let Err(mut reasons) = self.check(needs) {
-            reasons.extend(self.refusing_gates(from.stage, to.stage));
+            reasons.extend(self.refusals(from.stage, toward));
             return Err(blocked(reasons));
         }
         if passage == Passage::Emergency {
@@ -134,7 +138,7 @@ impl Core {
         }
         // What ended meanwhile may have left something behind.
         let mut reasons = self.check(needs).err().unwrap_or_default();
-        reasons.extend(self.refusing_gates(from.stage, to.stage));
+        reasons.extend(self.refusals(from.stage, toward));
         if !reasons.is_empty() {
             return Err(blocked(reasons));
         }
@@ -381,7 +385,7 @@ impl Core {
     }
 }
 
-const fn passage_between(from: Position, to: Position, urgency: Urgency) -> Passage {
+pub(super) const fn passage_between(from: Position, to: Position, urgency: Urgency) -> Passage {
     if from.stage as u8 == to.stage as u8 {
         ramp_passage(from.share, to.share, urgency)
     } else {
@@ -389,7 +393,7 @@ const fn passage_between(from: Position, to: Position, urgency: Urgency) -> Pass
     }
 }
 
-const fn permission_between(from: Position, to: Position, urgency: Urgency) -> Permission {
+pub(super) const fn permission_between(from: Position, to: Position, urgency: Urgency) -> Permission {
     if from.stage as u8 == to.stage as u8 {
         ramp_permission(from.share, to.share, urgency)
     } else {

@@ -3,17 +3,22 @@
 //! decide it for this one.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
-use tower_migration::{MigrationHandle, MigrationLayer};
+use tower_migration::{AutoRollback, MigrationHandle, MigrationLayer, Side, Stage};
+use tracing_subscriber::layer::SubscriberExt;
 
 #[tokio::test]
 async fn every_leg_has_a_span_under_the_requests_own() {
-    use std::sync::{Arc, Mutex};
     use tracing::Instrument;
-    use tracing_subscriber::{layer::SubscriberExt, registry::LookupSpan};
+    use tracing_subscriber::registry::LookupSpan;
 
     #[derive(Clone, Default)]
     struct Spans(Arc<Mutex<Vec<Seen>>>);
@@ -72,43 +77,81 @@ async fn every_leg_has_a_span_under_the_requests_own() {
     assert_eq!(seen, expected.map(|name| (name.to_owned(), parent.clone())));
 }
 
+/// The warnings and errors that were logged.
+#[derive(Clone, Debug, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    fn of_this_thread() -> (Self, tracing::subscriber::DefaultGuard) {
+        let warnings = Self::default();
+        let subscriber = tracing_subscriber::registry().with(warnings.clone());
+        (warnings, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn count(&self, text: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|seen| seen.contains(text)).count()
+    }
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Message<'a>(&'a mut Vec<String>);
+        impl tracing::field::Visit for Message<'_> {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0.push(format!("{value:?}"));
+                }
+            }
+        }
+        if *event.metadata().level() <= tracing::Level::WARN {
+            event.record(&mut Message(&mut self.0.lock().unwrap()));
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_log_warns_of_a_flag_in_memory_and_of_writes_without_keys() {
-    use std::sync::{Arc, Mutex};
-    use tracing_subscriber::layer::SubscriberExt;
-
-    #[derive(Clone, Default)]
-    struct Warnings(Arc<Mutex<Vec<String>>>);
-    struct Message<'a>(&'a mut Vec<String>);
-    impl tracing::field::Visit for Message<'_> {
-        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-            if field.name() == "message" {
-                self.0.push(format!("{value:?}"));
-            }
-        }
-    }
-    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
-        fn on_event(
-            &self,
-            event: &tracing::Event<'_>,
-            _: tracing_subscriber::layer::Context<'_, S>,
-        ) {
-            if *event.metadata().level() == tracing::Level::WARN {
-                event.record(&mut Message(&mut self.0.lock().unwrap()));
-            }
-        }
-    }
-
-    let warnings = Warnings::default();
-    let subscriber = tracing_subscriber::registry().with(warnings.clone());
-    let _default = tracing::subscriber::set_default(subscriber);
+    let (warnings, _default) = Warnings::of_this_thread();
     let handle = MigrationHandle::new("warned");
     let layer = MigrationLayer::new(handle.clone(), ()).without_keys();
     let _service = layer.layer(());
     handle.advance().await.unwrap();
     handle.rollback().await.unwrap();
-    let seen = warnings.0.lock().unwrap();
-    let count = |text: &str| seen.iter().filter(|seen| seen.contains(text)).count();
-    assert_eq!(count("writes have no keys"), 1, "{seen:?}");
-    assert_eq!(count("kept in memory only"), 1, "at the first step: {seen:?}");
+    assert_eq!(warnings.count("writes have no keys"), 1, "{warnings:?}");
+    assert_eq!(warnings.count("kept in memory only"), 1, "at the first step: {warnings:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_loud_about_a_rollback_and_an_alarm_and_says_each_once() {
+    let (warnings, _default) = Warnings::of_this_thread();
+    let broken = || {
+        tower::service_fn(|_: Request<Full<Bytes>>| async {
+            let mut answer = Response::new(Full::<Bytes>::default());
+            *answer.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+            Ok::<_, std::convert::Infallible>(answer)
+        })
+    };
+    let watch = AutoRollback::new().error_share(0.5).min_samples(1);
+    let handle = MigrationHandle::builder("loud").auto_rollback(watch).build().unwrap();
+    let service = MigrationLayer::new(handle.clone(), broken()).layer(broken());
+    let traffic = || async {
+        for _ in 0..5 {
+            let request = Request::get("/a").body(Full::default()).unwrap();
+            service.clone().oneshot(request).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    handle.advance().await.unwrap();
+    handle.confirm_synced(Side::New).await.unwrap();
+    handle.advance().await.unwrap();
+    traffic().await;
+    assert_eq!(handle.stage(), Stage::WriteBoth);
+    assert_eq!(warnings.count("ROLLING BACK BY ITSELF: new failed 100.0 %"), 1, "{warnings:?}");
+    assert_eq!(warnings.count("ALARM"), 0, "{warnings:?}");
+    handle.force(Stage::NewOnly, "test").await.unwrap();
+    traffic().await;
+    assert_eq!(warnings.count("ALARM: new failed 100.0 %"), 1, "{warnings:?}");
+    assert_eq!(warnings.count("old has missed writes"), 1, "{warnings:?}");
+    handle.rearm().unwrap();
+    assert_eq!(warnings.count("re-armed by an operator"), 1, "{warnings:?}");
 }

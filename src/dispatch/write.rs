@@ -18,7 +18,7 @@ use crate::{
     flag::{Admission, Mark, Word},
     protocol::{Dispatch, Seam},
     reconcile::Place,
-    stage::{FailurePolicy, Outcome, Reply, Role, Stage, WriteOrder, reply},
+    stage::{FailurePolicy, Outcome, Reply, Role, Stage, reply},
     telemetry::{LegFault, Refused, SkippedLeg},
 };
 
@@ -118,10 +118,9 @@ where
     Res: Send + 'static,
 {
     fn dispatch(&self, role: Role) -> Dispatch {
-        let authority = self.stage.authority();
         Dispatch {
             stage: self.stage,
-            side: if role == Role::Other { authority.other() } else { authority },
+            side: self.stage.side_of(role),
             role,
             migration: self.settings.core.id(),
         }
@@ -153,7 +152,7 @@ where
         let limits = &self.settings.limits;
         let protocol = &self.settings.protocol;
         let mut told = None;
-        if self.settings.order == WriteOrder::Concurrent
+        if self.settings.order.starts_other(None)
             && let Some(leg) = other.take()
         {
             let request = protocol.copy(&self.whole, self.dispatch(Role::Other));
@@ -227,10 +226,9 @@ where
             told = self.follow(leg, outcome, &mut ahead).await;
         }
         let policy = self.policy();
-        let theirs = match (policy, told) {
-            (FailurePolicy::AuthorityWins, _) => Outcome::NotRun,
-            (_, None) => Outcome::NotRun,
-            (_, Some(told)) => match told.await {
+        let theirs = match told.filter(|_| policy.awaits_other()) {
+            None => Outcome::NotRun,
+            Some(told) => match told.await {
                 Ok(Told::Ended(theirs)) => theirs,
                 Ok(Told::Absorbed) => outcome,
                 Err(_) => Outcome::Unknown,
@@ -254,10 +252,7 @@ where
         // go there already, so this write is not acknowledged before it is
         // there too.
         let moved = settings.core.word().stage().authority() != self.stage.authority();
-        match settings.policy {
-            FailurePolicy::AuthorityWins if moved || self.word.raises() => FailurePolicy::AwaitBoth,
-            policy => policy,
-        }
+        settings.policy.effective(self.word.raises(), moved)
     }
 
     fn refuse(&self, reason: Refused) -> P::Answer {
@@ -287,7 +282,8 @@ where
         O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
         E: fmt::Display + Send + 'static,
     {
-        let (Outcome::Applied, Ok(Ok((ahead, _)))) = (outcome, ahead) else {
+        let starts = self.settings.order.starts_other(Some(outcome));
+        let (true, Ok(Ok((ahead, _)))) = (starts, ahead) else {
             leg.skip(SkippedLeg::AuthorityDidNotApply);
             return None;
         };

@@ -53,7 +53,7 @@ pub(crate) use self::kind::{End, Kind};
 use self::shard::{Shard, thread_index};
 use super::gate::{Gate, Word};
 use crate::{
-    stage::{Role, Side},
+    stage::{Role, Side, lingers},
     telemetry::{BUCKETS, bucket},
 };
 
@@ -372,7 +372,7 @@ impl Mark {
     /// answer said that nobody knows.
     #[inline]
     pub(crate) fn answered(&mut self) {
-        self.lingers &= matches!(self.end, End::Unknown);
+        self.lingers &= lingers(self.end.outcome());
     }
 
     /// Undoes an admission that raced a flip.

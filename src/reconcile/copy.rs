@@ -2,10 +2,13 @@
 
 use std::{error::Error, fmt};
 
-use super::{Key, Keys, RightSide};
+use super::{Key, Keys};
 use crate::{
     flag::{Kind, Mark, MigrationHandle, Word},
-    stage::{Side, Stage},
+    stage::{
+        CopyPlaces, CopyStart, CopyWay, Side, Stage, copy_places, copy_repeats, copy_start,
+        copy_way,
+    },
 };
 
 /// How often a copy is repeated because a write came in between.
@@ -151,10 +154,9 @@ impl MigrationHandle {
         // In flight like a write's leg: a flip that changes the authority
         // waits for it.
         let (mark, word) = self.admit_copy(from.other()).await?;
-        let copied = if word.stage().authority() == from {
-            self.copy_behind(key, from, &mut copy).await
-        } else {
-            self.copy_alone(key, from, &mut copy).await
+        let copied = match copy_places(word.stage(), from) {
+            CopyPlaces::Target => self.copy_behind(key, from, &mut copy).await,
+            CopyPlaces::Both => self.copy_alone(key, from, &mut copy).await,
         };
         mark.unused();
         copied
@@ -174,17 +176,17 @@ impl MigrationHandle {
     {
         let order = &self.core.order;
         let keys = Keys::from(key.clone());
-        order.until(|| !order.activity(key, from).1).await;
+        order.until(|| !order.activity(key, from).busy).await;
         let (mut place, _) = order.take_one(&keys, from.other());
         place.turn().await;
         let found = self.found(key, from)?;
         let mut unfinished = Unfinished { handle: self, keys: &keys, from, armed: true };
         for attempts in 1..=ATTEMPTS {
-            order.until(|| !order.activity(key, from).1).await;
+            order.until(|| !order.activity(key, from).busy).await;
             let before = order.activity(key, from);
             let (overtaken, others) = order.overtaken(&place);
             copy().await.map_err(CopyError::Failed)?;
-            if before.1 || order.activity(key, from) != before {
+            if copy_repeats(before, order.activity(key, from)) {
                 continue;
             }
             let absorbed = order.absorb(&overtaken);
@@ -200,10 +202,7 @@ impl MigrationHandle {
         Err(CopyError::Contended)
     }
 
-    /// Copies to the authority. A write that began meanwhile would run on the
-    /// source, be copied, and then be refused on the authority as done already,
-    /// with its client listening; so it waits on both sides, as its client does
-    /// in any case.
+    /// Copies to the authority: writes that begin meanwhile wait on both sides.
     async fn copy_alone<F, Fut, E>(
         &self,
         key: &Key,
@@ -229,10 +228,11 @@ impl MigrationHandle {
 
     /// The key's dirty mark, if it does not speak against the copy.
     fn found<E>(&self, key: &Key, from: Side) -> Result<Option<u64>, CopyError<E>> {
-        match self.core.dirty().get(key) {
-            Some((RightSide::Conflict, _)) => Err(CopyError::Conflict),
-            Some((RightSide::Is(right), _)) if right != from => Err(CopyError::WrongWay(right)),
-            found => Ok(found.map(|(_, marks)| marks)),
+        let found = self.core.dirty().get(key);
+        match copy_way(found.map(|(right, _)| right), from) {
+            CopyWay::Free => Ok(found.map(|(_, marks)| marks)),
+            CopyWay::Wrong(right) => Err(CopyError::WrongWay(right)),
+            CopyWay::Conflict => Err(CopyError::Conflict),
         }
     }
 
@@ -245,15 +245,14 @@ impl MigrationHandle {
     async fn admit_copy<E>(&self, target: Side) -> Result<(Mark, Word), CopyError<E>> {
         loop {
             let word = self.core.word();
-            if word.holds() {
-                self.core.wait_released().await;
-                continue;
-            }
-            if !word.stage().is_two_sided() {
-                return Err(CopyError::OneSided(word.stage()));
-            }
-            if !self.core.is_settled() {
-                return Err(CopyError::NotSettled);
+            match copy_start(word.stage(), word.holds(), self.core.is_settled()) {
+                CopyStart::Wait => {
+                    self.core.wait_released().await;
+                    continue;
+                }
+                CopyStart::OneSided => return Err(CopyError::OneSided(word.stage())),
+                CopyStart::NotSettled => return Err(CopyError::NotSettled),
+                CopyStart::Go => {}
             }
             if let Ok(mark) = self.core.admit_leg(word, Kind::other_write(target)) {
                 return Ok((mark, word));

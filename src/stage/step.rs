@@ -1,6 +1,6 @@
 //! Which step of the flag is legal, and what it needs.
 
-use super::{Side, Stage};
+use super::{RightSide, Side, Stage};
 
 /// What is known about one side's data.
 ///
@@ -145,6 +145,30 @@ pub struct Permission {
     pub no_dirty_from: [bool; 2],
     /// No write of an earlier epoch may still be running.
     pub settled: bool,
+}
+
+impl Permission {
+    /// The side that is not synced enough for the step, if one is not.
+    #[must_use]
+    pub const fn lacks(self, sync: SyncTable) -> Option<Side> {
+        match self.synced {
+            Some((side, at_least)) if (sync.get(side) as u8) < at_least as u8 => Some(side),
+            _ => None,
+        }
+    }
+
+    /// Whether a key with this dirty mark stands against the step. One whose
+    /// right side nobody knows stands against every step that must not leave a
+    /// right side behind.
+    #[must_use]
+    pub const fn forbids(self, mark: RightSide) -> bool {
+        let [from_old, from_new] = self.no_dirty_from;
+        match mark {
+            RightSide::Is(Side::Old) => from_old,
+            RightSide::Is(Side::New) => from_new,
+            RightSide::Conflict => from_old || from_new,
+        }
+    }
 }
 
 /// What the step from `from` to `to` needs.

@@ -156,22 +156,20 @@ impl Core {
     /// Everything that stands against a step right now.
     pub(super) fn check(&self, needs: Permission) -> Result<(), Vec<Reason>> {
         let mut reasons = Vec::new();
-        if let Some((side, at_least)) = needs.synced {
-            let state = self.sync().get(side);
-            if state < at_least {
-                reasons.push(Reason::NotSynced { side, state });
-            }
+        let sync = self.sync();
+        if let Some(side) = needs.lacks(sync) {
+            reasons.push(Reason::NotSynced { side, state: sync.get(side) });
         }
         let dirty = self.dirty();
         for right in Side::ALL {
             let (count, oldest) = dirty.count(RightSide::Is(right));
-            if needs.no_dirty_from[right.index()] && count > 0 {
+            if needs.forbids(RightSide::Is(right)) && count > 0 {
                 let oldest = oldest.unwrap_or_default();
                 reasons.push(Reason::DirtyKeys { right, count, oldest });
             }
         }
         let (count, oldest) = dirty.count(RightSide::Conflict);
-        if needs.no_dirty_from.contains(&true) && count > 0 {
+        if needs.forbids(RightSide::Conflict) && count > 0 {
             let oldest = oldest.unwrap_or_default();
             reasons.push(Reason::Conflicts { count, oldest });
         }
@@ -268,7 +266,7 @@ impl Core {
         let word = flags(self.next_word(to, epoch));
         self.set_word(word);
         if !to.is_two_sided() {
-            self.dirty().one_sided(to.authority());
+            self.dirty().one_sided(to);
         }
         self.counters.step(from, to);
         self.changes.send_replace(to);

@@ -14,7 +14,7 @@ use super::{Turn, first_of};
 use crate::{
     flag::{Core, Record, StoreError, later},
     reconcile::RightSide,
-    stage::{Side, Stage, SyncState, SyncTable},
+    stage::{Side, Stage, SyncTable},
 };
 
 /// How long to wait before a record that could not be written is tried again.
@@ -28,18 +28,11 @@ pub(super) struct NotSaved {
 }
 
 impl Core {
-    /// What goes on record of the sides. Dirty keys do not: where there are
-    /// any, the side that they are wrong on is not synced after a restart.
     fn recorded_sync(&self, stage: Stage) -> SyncTable {
         let dirty = self.dirty();
-        let conflicts = dirty.count(RightSide::Conflict).0;
-        Side::ALL.into_iter().fold(self.sync().entering(stage), |sync, right| {
-            if dirty.count(RightSide::Is(right)).0 + conflicts > 0 {
-                sync.with(right.other(), SyncState::Unsynced)
-            } else {
-                sync
-            }
-        })
+        let any = |right| dirty.count(right).0 > 0;
+        let right_on = Side::ALL.map(|side| any(RightSide::Is(side)));
+        self.sync().recorded(stage, right_on, any(RightSide::Conflict))
     }
 
     /// The epoch of the next record: greater than that of any before, and than

@@ -225,18 +225,23 @@ where
         if let Some(leg) = other {
             told = self.follow(leg, outcome, &mut ahead).await;
         }
-        let policy = self.policy();
+        let (mut policy, mut moved) = self.policy();
         let theirs = match told.filter(|_| policy.awaits_other()) {
             None => Outcome::NotRun,
-            Some(told) => match told.await {
-                Ok(Told::Ended(theirs)) => theirs,
-                Ok(Told::Absorbed) => outcome,
-                Err(_) => Outcome::Unknown,
-            },
+            Some(told) => {
+                let theirs = match told.await {
+                    Ok(Told::Ended(theirs)) => theirs,
+                    Ok(Told::Absorbed) => outcome,
+                    Err(_) => Outcome::Unknown,
+                };
+                // The flag may have moved during that wait.
+                (policy, moved) = self.policy();
+                theirs
+            }
         };
         let answer =
             ahead.map(|answer| answer.map(|(ahead, mark)| P::keep(ahead, self.kept_end(mark))));
-        if reply(policy, self.synced, outcome, theirs) == Reply::PartialWrite {
+        if reply(policy, self.synced || moved, outcome, theirs) == Reply::PartialWrite {
             return Ok(self.refuse(Refused::PartialWrite));
         }
         match answer {
@@ -245,14 +250,12 @@ where
         }
     }
 
-    /// What the client waits for, decided when the authority has answered.
-    fn policy(&self) -> FailurePolicy {
-        let settings = &self.settings;
-        // A hurried flip has made the other side the authority meanwhile: reads
-        // go there already, so this write is not acknowledged before it is
-        // there too.
-        let moved = settings.core.word().stage().authority() != self.stage.authority();
-        settings.policy.effective(self.word.raises(), moved)
+    /// What the client waits for as things stand, and whether a hurried flip has
+    /// made the other side the authority meanwhile.
+    fn policy(&self) -> (FailurePolicy, bool) {
+        let stage = self.settings.core.word().stage();
+        let moved = stage.authority() != self.stage.authority();
+        (self.settings.policy.effective(self.word.raises(), moved), moved)
     }
 
     fn refuse(&self, reason: Refused) -> P::Answer {

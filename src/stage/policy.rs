@@ -8,7 +8,7 @@ impl FailurePolicy {
     /// `raised`: it was admitted while a step (or a record that is not written
     /// yet) wants every write on both sides. `moved`: a hurried flip has made
     /// the other side the authority meanwhile, so reads go there already, and
-    /// the write is not acknowledged before it is there too.
+    /// the write is not acknowledged unless it is there too.
     ///
     /// # Example
     ///
@@ -17,12 +17,13 @@ impl FailurePolicy {
     ///
     /// assert_eq!(AuthorityWins.effective(false, false), AuthorityWins);
     /// assert_eq!(AuthorityWins.effective(true, false), AwaitBoth);
-    /// assert_eq!(RequireBoth.effective(true, true), RequireBoth);
+    /// assert_eq!(AuthorityWins.effective(false, true), RequireBoth);
     /// ```
     #[must_use]
     pub const fn effective(self, raised: bool, moved: bool) -> Self {
         match self {
-            Self::AuthorityWins if raised || moved => Self::AwaitBoth,
+            _ if moved => Self::RequireBoth,
+            Self::AuthorityWins if raised => Self::AwaitBoth,
             policy => policy,
         }
     }
@@ -61,13 +62,17 @@ mod tests {
     use FailurePolicy::{AuthorityWins, AwaitBoth, RequireBoth};
 
     #[test]
-    fn only_the_policy_that_does_not_wait_is_raised() {
-        for raised in [false, true] {
-            for moved in [false, true] {
-                let waits = if raised || moved { AwaitBoth } else { AuthorityWins };
-                assert_eq!(AuthorityWins.effective(raised, moved), waits);
-                assert_eq!(AwaitBoth.effective(raised, moved), AwaitBoth);
-                assert_eq!(RequireBoth.effective(raised, moved), RequireBoth);
+    fn a_raise_waits_for_both_and_a_moved_authority_requires_both() {
+        assert_eq!(AuthorityWins.effective(false, false), AuthorityWins);
+        assert_eq!(AuthorityWins.effective(true, false), AwaitBoth);
+        for policy in [AwaitBoth, RequireBoth] {
+            for raised in [false, true] {
+                assert_eq!(policy.effective(raised, false), policy);
+            }
+        }
+        for policy in [AuthorityWins, AwaitBoth, RequireBoth] {
+            for raised in [false, true] {
+                assert_eq!(policy.effective(raised, true), RequireBoth);
             }
         }
         assert!(!AuthorityWins.awaits_other());

@@ -12,11 +12,13 @@ use std::{
     },
     time::Duration,
 };
-use tokio_test::{assert_pending, task};
+use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service, ServiceExt};
 use tower_migration::{
     BoxFuture, Event, FailurePolicy, FlagStore, Limits, MemoryStore, MigrationHandle,
-    MigrationLayer, Record, Side, Stage, StoreError, compare::Verdict, protocol::Head,
+    MigrationLayer, Record, Side, Stage, StoreError,
+    compare::Verdict,
+    protocol::Head,
     reconcile::Key,
 };
 
@@ -894,4 +896,41 @@ async fn a_leg_that_fails_after_the_flip_to_new_only_leaves_no_mark() {
     latch.open();
     rig.quiesce().await;
     assert!(rig.handle.dirty_keys().is_empty(), "old is stale as a whole");
+}
+
+// The next ones were found by the model checker, see `tests/model`.
+
+#[tokio::test(start_paused = true)]
+async fn a_write_under_the_emergency_exit_that_old_does_not_take_is_not_acknowledged() {
+    let ((old, on_old), (new, on_new)) = (latched(500, "old"), latched(200, "new"));
+    let rig = Rig::new(old, new).at(Stage::ReadNew).await;
+    let mut write = task::spawn(rig.service.clone().oneshot(put("/a", "1")));
+    assert_pending!(write.poll());
+    rig.handle.rollback().await.unwrap();
+    on_new.open();
+    on_old.open();
+    rig.quiesce().await;
+    // Reads go to old. The dirty key dies with the process, and then nobody
+    // would know that new had it.
+    let answer = assert_ready!(write.poll()).unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(text(answer).await.contains("partial-write"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_while_the_client_waits_for_old_counts_as_well() {
+    let (old, on_old) = latched(500, "old");
+    let rig = Rig::with(old, Fake::says(200, "new"), |layer| {
+        layer.failure_policy(FailurePolicy::AwaitBoth)
+    })
+    .at(Stage::ReadNew)
+    .await;
+    let mut write = task::spawn(rig.service.clone().oneshot(put("/a", "1")));
+    assert_pending!(write.poll());
+    rig.quiesce().await;
+    assert_pending!(write.poll(), "new has answered");
+    rig.handle.rollback().await.unwrap();
+    on_old.open();
+    rig.quiesce().await;
+    assert_eq!(assert_ready!(write.poll()).unwrap().status(), 503);
 }

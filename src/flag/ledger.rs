@@ -242,6 +242,13 @@ impl Ledger {
         }
     }
 
+    /// Writes of a process that died may still land: its stores have them. Called
+    /// before anything is admitted.
+    pub(crate) fn linger_from_before(&self) {
+        // The first epoch's slot is 0, so this one is an earlier epoch's.
+        Side::ALL.into_iter().for_each(|side| self.linger(SLOTS - 1, side));
+    }
+
     fn lingers_until(&self, which: impl Fn(usize, Side) -> bool) -> Option<Instant> {
         let linger = self.lock_linger();
         let all = (0..SLOTS).flat_map(|slot| Side::ALL.map(|side| (slot, side)));
@@ -272,9 +279,10 @@ impl Ledger {
         self.wait(|| (self.on_side(side) == 0).then(|| self.lingers_until(|_, s| s == side))).await;
     }
 
-    /// Waits until no dual write's leg and no shadow read is left.
+    /// Waits until no dual write's leg and no shadow read is left, and until
+    /// what was cut off cannot land any more: the next process will not know.
     pub(crate) async fn quiet(&self) {
-        self.wait(|| (self.background() == 0).then_some(None)).await;
+        self.wait(|| (self.background() == 0).then(|| self.lingers_until(|_, _| true))).await;
     }
 
     /// Waits until `done` is `Some`, then until the instant in it.

@@ -19,7 +19,7 @@ use tower_migration::{
     MigrationLayer, Record, Side, Stage, StoreError,
     compare::Verdict,
     protocol::Head,
-    reconcile::Key,
+    reconcile::{CopyError, Key},
 };
 
 fn post(path: &str, t: &'static str) -> Req {
@@ -933,4 +933,34 @@ async fn an_exit_while_the_client_waits_for_old_counts_as_well() {
     on_old.open();
     rig.quiesce().await;
     assert_eq!(assert_ready!(write.poll()).unwrap().status(), 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_process_had_sent_may_land_after_the_restart() {
+    let store = MemoryStore::new();
+    let handle = MigrationHandle::open("x", store.clone()).await.unwrap();
+    handle.advance().await.unwrap();
+    drop(handle); // crash
+    let again = MigrationHandle::open("x", store.clone()).await.unwrap();
+    let copy = || async { Ok::<(), Infallible>(()) };
+    let early = again.copy_key(&"/a".into(), Side::Old, copy).await;
+    assert_eq!(early, Err(CopyError::NotSettled));
+    let began = tokio::time::Instant::now();
+    again.settled().await;
+    assert_eq!(began.elapsed().as_secs(), 1, "as long as anything that was cut off");
+    again.copy_key(&"/a".into(), Side::Old, copy).await.unwrap();
+    again.shutdown().await;
+    let clean = MigrationHandle::open("x", store).await.unwrap();
+    clean.copy_key(&"/a".into(), Side::Old, copy).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clean_stop_waits_for_what_was_cut_off() {
+    let rig = Rig::new(Fake::hangs(), Fake::says(200, ""));
+    let mut write = task::spawn(rig.service.clone().oneshot(put("/a", "1")));
+    assert_pending!(write.poll());
+    drop(write);
+    let began = tokio::time::Instant::now();
+    rig.handle.shutdown().await;
+    assert_eq!(began.elapsed().as_secs(), 1, "the next process would not know of it");
 }

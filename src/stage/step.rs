@@ -145,6 +145,10 @@ pub struct Permission {
     pub no_dirty_from: [bool; 2],
     /// No write of an earlier epoch may still be running.
     pub settled: bool,
+    /// No copy to the authority may be running, whatever its epoch: after the
+    /// step nothing keeps it in order with the authority's writes, and it would
+    /// overwrite one of them.
+    pub copies_ended: bool,
 }
 
 impl Permission {
@@ -173,19 +177,22 @@ impl Permission {
 
 /// What the step from `from` to `to` needs.
 ///
-/// | step | synced | no dirty key whose right side is | settled |
-/// |---|---|---|---|
-/// | 0→1 | – | – | yes |
-/// | 1→2 | new | old, new | yes |
-/// | 2→3 | new | old | yes |
-/// | 3→2 | – | – | yes |
-/// | 2→1 orderly | old | old, new | yes |
-/// | 2→1 emergency | old, or suspect | – | no |
-/// | 1→0 | old | new | yes |
+/// | step | synced | no dirty key whose right side is | settled | no copy to the authority |
+/// |---|---|---|---|---|
+/// | 0→1 | – | – | yes | – |
+/// | 1→2 | new | old, new | yes | – |
+/// | 2→3 | new | old | yes | yes |
+/// | 3→2 | – | – | yes | – |
+/// | 2→1 orderly | old | old, new | yes | – |
+/// | 2→1 emergency | old, or suspect | – | no | – |
+/// | 1→0 | old | new | yes | yes |
 ///
 /// *Settled* before every orderly step keeps requests of stages two apart from
 /// being alive at once. A dirty key's *right side* holds the only good copy:
 /// a step to a stage where nobody looks at that side would lose it.
+///
+/// A *copy to the authority* is kept in order with the authority's writes by the
+/// places of both, which writes of a one-sided stage do not take.
 ///
 /// The emergency exit is open to a *suspect* side: new failing a write that has
 /// no key is what makes old suspect, and is just when the exit is needed. Old
@@ -210,5 +217,10 @@ pub const fn permission(from: Stage, to: Stage, urgency: Urgency) -> Permission 
         (Passage::Flip, Stage::OldOnly) => [false, true],
         _ => [false, false],
     };
-    Permission { synced, no_dirty_from, settled: matches!(passage, Passage::Flip | Passage::Held) }
+    Permission {
+        synced,
+        no_dirty_from,
+        settled: matches!(passage, Passage::Flip | Passage::Held),
+        copies_ended: matches!(passage, Passage::Flip) && !to.is_two_sided(),
+    }
 }

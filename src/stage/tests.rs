@@ -120,6 +120,19 @@ fn steps_that_leave_a_side_need_its_dirty_keys_mended() {
     assert_eq!(exit.synced, Some((Side::Old, SyncState::Suspect)));
     assert_eq!(exit.no_dirty_from, [false, false]);
     assert!(!exit.settled);
+    assert!(!exit.copies_ended);
+}
+
+#[test]
+fn only_steps_to_a_one_sided_stage_wait_for_copies_to_the_authority() {
+    for from in Stage::ALL {
+        for to in Stage::ALL {
+            let waits = permission(from, to, Urgency::Orderly).copies_ended;
+            let to_one_sided =
+                [(Stage::WriteBoth, Stage::OldOnly), (Stage::ReadNew, Stage::NewOnly)];
+            assert_eq!(waits, to_one_sided.contains(&(from, to)), "{from} {to}");
+        }
+    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Core {
         if passage(from, to, Urgency::Emergency) == Passage::Emergency {
             return Ok(self.exit(turn, to).await);
         }
-        let commit = Commit { core: Arc::clone(self), turn, to, restore: None };
+        let commit = Commit { core: Arc::clone(self), turn, to, restore: None, copies: None };
         let mut moved =
             commit.run().await.map_err(|reasons| Blocked::new(from, Some(to), reasons))?;
         if from.authority() != to.authority() {

@@ -29,12 +29,12 @@ use std::{
 };
 
 use tokio::{
-    sync::OwnedMutexGuard,
+    sync::{OwnedMutexGuard, OwnedRwLockWriteGuard},
     time::{Instant, timeout_at},
 };
 
 use self::{held::Commit, lent::Lent};
-use super::{Blocked, Core, Moved, Reason, Word, later};
+use super::{Blocked, Core, Kind, Moved, Reason, Word, later};
 use crate::{
     reconcile::{Key, RightSide},
     stage::{Passage, Permission, Side, Stage, SyncState, Urgency, passage, permission},
@@ -60,6 +60,9 @@ impl Target {
 
 /// The right to move the flag.
 type Turn = OwnedMutexGuard<()>;
+
+/// While it is there, no copy to the authority runs.
+type NoCopies = OwnedRwLockWriteGuard<()>;
 
 impl Core {
     pub(super) async fn step(
@@ -117,13 +120,17 @@ impl Core {
             let waited = self.wait_settled(self.options.step_deadline, lent.lost()).await;
             waited.map_err(|r| blocked(vec![r]))?;
         }
+        let copies = match needs.copies_ended {
+            true => Some(self.shut_out_copies(lent.lost()).await.map_err(|r| blocked(vec![r]))?),
+            false => None,
+        };
         // What ended meanwhile may have left something behind.
         self.check(needs).map_err(blocked)?;
         if passage == Passage::Held {
             return self.held(lent, to, needs).await.map_err(blocked);
         }
         let (turn, restore) = lent.take().map_err(|r| blocked(vec![r]))?;
-        let commit = Commit { core: Arc::clone(self), turn, to, restore };
+        let commit = Commit { core: Arc::clone(self), turn, to, restore, copies };
         commit.run().await.map_err(blocked)
     }
 
@@ -201,6 +208,21 @@ impl Core {
             Ok(Err(())) => Err(Reason::Overtaken),
             Err(_) => {
                 let writes = self.ledger.earlier_writes(self.word().settling_slot());
+                Err(Reason::NotSettled { writes, waited: began.elapsed() })
+            }
+        }
+    }
+
+    /// Waits until no copy to the authority is left, and lets no new one in.
+    async fn shut_out_copies(&self, lost: impl Future<Output = ()>) -> Result<NoCopies, Reason> {
+        let began = Instant::now();
+        let ended = Arc::clone(&self.copies).write_owned();
+        match timeout_at(later(self.options.step_deadline), first_of(ended, lost)).await {
+            Ok(Ok(none)) => Ok(none),
+            Ok(Err(())) => Err(Reason::Overtaken),
+            Err(_) => {
+                let target = self.word().stage().authority();
+                let writes = self.ledger.in_flight(Kind::other_write(target));
                 Err(Reason::NotSettled { writes, waited: began.elapsed() })
             }
         }

@@ -22,7 +22,7 @@ use crate::{
     flag::{Admission, Mark, Word},
     protocol::{Dispatch, Seam},
     reconcile::{Keys, Place},
-    stage::{FailurePolicy, Outcome, Reply, Role, Side, Stage, WriteOrder, reply, stage_in_force},
+    stage::{FailurePolicy, Outcome, Reply, Role, Side, Stage, reply, stage_in_force},
     telemetry::{LegFault, Refused, SkippedLeg},
 };
 
@@ -177,10 +177,9 @@ where
     Res: Send + 'static,
 {
     fn dispatch(&self, role: Role) -> Dispatch {
-        let authority = self.stage.authority();
         Dispatch {
             stage: self.stage,
-            side: if role == Role::Other { authority.other() } else { authority },
+            side: self.stage.side_of(role),
             role,
             migration: self.settings.core.id(),
         }
@@ -212,7 +211,7 @@ where
         let limits = &self.settings.limits;
         let protocol = &self.settings.protocol;
         let mut told = None;
-        if self.settings.order == WriteOrder::Concurrent
+        if self.settings.order.starts_other(None)
             && let Some(leg) = other.take()
         {
             let request = protocol.copy(&self.whole, self.dispatch(Role::Other));
@@ -285,19 +284,23 @@ where
         if let Some(leg) = other {
             told = self.follow(leg, outcome, &mut ahead).await;
         }
-        let policy = self.policy();
-        let theirs = match (policy, told) {
-            (FailurePolicy::AuthorityWins, _) => Outcome::NotRun,
-            (_, None) => Outcome::NotRun,
-            (_, Some(told)) => match told.await {
-                Ok(Told::Ended(theirs)) => theirs,
-                Ok(Told::Absorbed) => outcome,
-                Err(_) => Outcome::Unknown,
-            },
+        let (mut policy, mut moved) = self.policy();
+        let theirs = match told.filter(|_| policy.awaits_other()) {
+            None => Outcome::NotRun,
+            Some(told) => {
+                let theirs = match told.await {
+                    Ok(Told::Ended(theirs)) => theirs,
+                    Ok(Told::Absorbed) => outcome,
+                    Err(_) => Outcome::Unknown,
+                };
+                // The flag may have moved during that wait.
+                (policy, moved) = self.policy();
+                theirs
+            }
         };
         let answer =
             ahead.map(|answer| answer.map(|(ahead, mark)| P::keep(ahead, self.kept_end(mark))));
-        if reply(policy, self.synced, outcome, theirs) == Reply::PartialWrite {
+        if reply(policy, self.synced || moved, outcome, theirs) == Reply::PartialWrite {
             return Ok(self.refuse(Refused::PartialWrite));
         }
         match answer {
@@ -306,18 +309,12 @@ where
         }
     }
 
-    /// What the client waits for, decided when the authority has answered.
-    fn policy(&self) -> FailurePolicy {
-        let settings = &self.settings;
-        // A hurried flip has made the other side the authority meanwhile: reads
-        // go there already, so this write is acknowledged only if it is there
-        // too.
-        let moved = settings.core.word().stage().authority() != self.stage.authority();
-        match settings.policy_under(self.word) {
-            _ if moved => FailurePolicy::RequireBoth,
-            FailurePolicy::AuthorityWins if self.word.raises() => FailurePolicy::AwaitBoth,
-            policy => policy,
-        }
+    /// What the client waits for as things stand, and whether a hurried flip has
+    /// made the other side the authority meanwhile.
+    fn policy(&self) -> (FailurePolicy, bool) {
+        let stage = self.settings.core.word().stage();
+        let moved = stage.authority() != self.stage.authority();
+        (self.settings.policy_under(self.word).effective(self.word.raises(), moved), moved)
     }
 
     fn refuse(&self, reason: Refused) -> P::Answer {
@@ -347,7 +344,8 @@ where
         O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
         E: fmt::Display + Send + 'static,
     {
-        let (Outcome::Applied, Ok(Ok((ahead, _)))) = (outcome, ahead) else {
+        let starts = self.settings.order.starts_other(Some(outcome));
+        let (true, Ok(Ok((ahead, _)))) = (starts, ahead) else {
             leg.skip(SkippedLeg::AuthorityDidNotApply);
             return None;
         };

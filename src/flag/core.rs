@@ -84,6 +84,9 @@ pub(crate) struct Core {
     pub(super) me: Weak<Self>,
     pub(super) in_memory: bool,
     pub(super) warned_in_memory: AtomicBool,
+    /// Read by every copy to the authority, to its end; written by a step to a
+    /// one-sided stage, where nothing would keep the two in order.
+    pub(crate) copies: Arc<tokio::sync::RwLock<()>>,
     /// Held by the one step that is under way.
     pub(super) step: Arc<tokio::sync::Mutex<()>>,
     /// Somebody with more hurry waits for the step's end.
@@ -154,6 +157,7 @@ impl Core {
             me: Weak::clone(me),
             in_memory,
             warned_in_memory: AtomicBool::new(false),
+            copies: Arc::default(),
             step: Arc::default(),
             overtaking: AtomicUsize::new(0),
             overtaken: Notify::new(),

@@ -104,7 +104,11 @@ impl Core {
             StoreError::of(super::StoreErrorKind::Missing, "the flag's record is gone")
         })?;
         let replaces = record.epoch;
+        let clean = record.clean;
         self.obey(record.after_restart());
+        if !clean {
+            self.ledger.linger_of_the_dead(self.word().slot());
+        }
         self.record_takeover(replaces).await?;
         self.takes_over();
         tracing::warn!(
@@ -119,6 +123,7 @@ impl Core {
     /// instance has ended without a farewell: a write of its may have landed on
     /// one side alone.
     pub(super) fn distrust(&self) {
+        self.ledger.linger_of_the_dead(self.word().slot());
         let stage = self.word().stage();
         if !stage.is_two_sided() {
             return;

@@ -68,7 +68,8 @@ impl MigrationHandle {
     ///
     /// After a stop without [`shutdown`](Self::shutdown) in a two-sided stage,
     /// the side that is not the authority counts as unsynced: a write may have
-    /// landed on one side alone.
+    /// landed on one side alone. What the dead process had sent may still land,
+    /// so it takes the [`linger`](HandleBuilder::linger) to settle.
     ///
     /// If another process owns the flag, this handle *follows*: see
     /// [`FileStore`](crate::FileStore).
@@ -191,6 +192,9 @@ impl MigrationHandle {
     /// once, writes in flight or not, and makes a step that is waiting give
     /// way. The keys whose writes were still running on old become dirty, with
     /// new as their right side, and are named in [`Moved::tainted`].
+    ///
+    /// A write that it overtakes is acknowledged only if old has it too; else its
+    /// client gets 503 (`partial-write`), whatever the failure policy.
     ///
     /// If the record cannot be written the flag flips all the same; until it is
     /// durable, writes wait for both sides.
@@ -400,7 +404,8 @@ impl MigrationHandle {
     }
 
     /// Waits until every leg of a write and every shadow read has ended, those
-    /// without a client included, then notes a clean stop.
+    /// without a client included, and until what was cut off has lingered; then
+    /// notes a clean stop.
     ///
     /// Call it when the server has stopped taking requests. It does not refuse
     /// any itself, but nothing moves the flag afterwards. Dirty keys are not

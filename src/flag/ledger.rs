@@ -238,9 +238,18 @@ impl Ledger {
             .await;
     }
 
-    /// Waits until no dual write's leg and no shadow read is left.
+    /// Writes of a process that died may still land: its stores have them.
+    /// `current` is this one's slot.
+    pub(crate) fn linger_of_the_dead(&self, current: usize) {
+        // Any other slot is an earlier epoch's.
+        let slot = (current + 1) % SLOTS;
+        Side::ALL.into_iter().for_each(|side| self.lingering.add(slot, side));
+    }
+
+    /// Waits until no dual write's leg and no shadow read is left, and until
+    /// what was cut off cannot land any more: the next process will not know.
     pub(crate) async fn quiet(&self) {
-        self.wait(|| (self.background() == 0).then_some(None)).await;
+        self.wait(|| (self.background() == 0).then(|| self.lingering.until(|_, _| true))).await;
     }
 
     /// Waits until `done` is `Some`, then until the instant in it.

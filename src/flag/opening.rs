@@ -31,6 +31,7 @@ impl Core {
         // instance does not see.
         let standing = store.attend(Presence::new(Arc::clone(&instance), 0)).await?;
         let record = load(&*store, standing).await?;
+        let clean = record.clean || standing == Standing::Follower;
         let record = match standing {
             Standing::Owner => own(&*store, record).await?,
             Standing::Follower => record,
@@ -42,6 +43,9 @@ impl Core {
         );
         let start = Start { record, standing, instance };
         let core = Self::new(name, options, store, false, start);
+        if !clean {
+            core.ledger.linger_of_the_dead(core.word().slot());
+        }
         if let Some(lease) = core.store.lease() {
             core.keep_attending(lease);
         }

@@ -159,7 +159,8 @@ impl HandleBuilder {
     }
 
     /// How long a write that was cut off (its client hung up on a one-sided
-    /// stage, or it was abandoned) is believed to be able to land still
+    /// stage, it was abandoned, or its process died; likewise a copy whose caller
+    /// went away) is believed to be able to land still
     /// (default 1 s). It delays [`settled`](MigrationHandle::settled) and any
     /// copy of its key by that much. Zero switches it off.
     pub fn linger(mut self, length: Duration) -> Self {

@@ -6,7 +6,7 @@ use super::{Core, core::locked};
 use crate::{
     compare::Mismatch,
     reconcile::{DirtyKey, DirtySet, Key, Keys, Marked, RightSide},
-    stage::{Side, SyncState, SyncTable},
+    stage::{Side, SyncState, SyncTable, is_marked},
 };
 
 const SYNC: [SyncState; 3] = [SyncState::Unsynced, SyncState::Suspect, SyncState::Synced];
@@ -44,8 +44,7 @@ impl Core {
     pub(crate) fn mark_dirty(&self, keys: &Keys, right: Side) {
         let wrong = right.other();
         let stage = self.word().stage();
-        if !stage.is_two_sided() && stage.authority() == right {
-            // The wrong side is not written any more: stale as a whole.
+        if !is_marked(stage, right) {
             return;
         }
         self.mark(keys, right);

@@ -1,13 +1,20 @@
 //! Making one key equal on both sides.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, sync::Arc};
 
-use tokio::time::Instant;
+use tokio::{
+    runtime,
+    sync::OwnedRwLockReadGuard,
+    time::{Instant, sleep},
+};
 
-use super::{Key, Keys, RightSide};
+use super::{Key, Keys, Place};
 use crate::{
     flag::{Kind, Mark, MigrationHandle, Word},
-    stage::{Side, Stage},
+    stage::{
+        CopyPlaces, CopyStart, CopyWay, Side, Stage, copy_places, copy_repeats, copy_start,
+        copy_way,
+    },
 };
 
 /// How often a copy is repeated because a write came in between.
@@ -68,19 +75,59 @@ impl<E: fmt::Display> fmt::Display for CopyError<E> {
 
 impl<E: Error + 'static> Error for CopyError<E> {}
 
-/// Marks the key dirty when a copy is cut off: its target may be half written.
+/// What a copy keeps until its end, or through the linger if it was cut off.
+struct Admitted {
+    mark: Mark,
+    places: CopyPlaces,
+    /// Keeps a step to a one-sided stage waiting, where the target is the
+    /// authority.
+    _step_waits: Option<OwnedRwLockReadGuard<()>>,
+}
+
+/// In a ramp the authority goes by the key, so any target may be one.
+fn copy_places_under(word: Word, from: Side) -> CopyPlaces {
+    if word.ramps() { CopyPlaces::Both } else { copy_places(word.stage(), from) }
+}
+
+/// How a copy ended.
+#[derive(PartialEq)]
+enum CopyEnd {
+    Well,
+    /// Its closure has said so: nothing of it is under way any more.
+    Failed,
+    /// What it has sent to its target may still land.
+    CutOff,
+}
+
+/// A copy whose target may be half written by now.
 struct Unfinished<'a> {
     handle: &'a MigrationHandle,
     keys: &'a Keys,
     from: Side,
-    armed: bool,
+    held: Option<(Admitted, Place, Option<Place>)>,
+    end: CopyEnd,
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if self.armed {
-            self.handle.core.counters.copied(false);
-            self.handle.core.mark_dirty(self.keys, self.from);
+        let core = &self.handle.core;
+        if self.end != CopyEnd::Well {
+            core.counters.copied(false);
+            core.mark_dirty(self.keys, self.from);
+        }
+        // Only now, so that whoever was waiting finds the mark.
+        let Some((admitted, target, source)) = self.held.take() else {
+            return;
+        };
+        match (&self.end, runtime::Handle::try_current()) {
+            (CopyEnd::CutOff, Ok(runtime)) => {
+                let linger = core.linger();
+                runtime.spawn(async move {
+                    sleep(linger).await;
+                    drop((admitted, target, source));
+                });
+            }
+            _ => admitted.mark.unused(),
         }
     }
 }
@@ -139,7 +186,9 @@ impl MigrationHandle {
     ///
     /// # Cancel safety
     ///
-    /// A copy that is dropped after `copy` was called leaves the key dirty.
+    /// A copy that is dropped after `copy` was called leaves the key dirty, and
+    /// keeps its place for the [`linger`](crate::HandleBuilder::linger): what it
+    /// has sent to its target may still land there.
     pub async fn copy_key<F, Fut, E>(
         &self,
         key: &Key,
@@ -150,67 +199,86 @@ impl MigrationHandle {
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<(), E>>,
     {
-        // In flight like a write's leg: a flip that changes the authority
-        // waits for it.
-        let (mark, word) = self.admit_copy(key, from.other()).await?;
-        // In a ramp the authority goes by the key, so any target may be one.
-        let copied = if word.stage().authority() == from && !word.ramps() {
-            self.copy_behind(key, from, &mut copy).await
-        } else {
-            self.copy_alone(key, from, &mut copy).await
-        };
-        mark.unused();
-        copied
+        loop {
+            // In flight like a write's leg: a flip that changes the authority
+            // waits for it.
+            let admitted = self.admit_copy(key, from).await?;
+            let copied = match admitted.places {
+                CopyPlaces::Target => self.copy_behind(key, from, admitted, &mut copy).await?,
+                CopyPlaces::Both => Some(self.copy_alone(key, from, admitted, &mut copy).await?),
+            };
+            if let Some(copied) = copied {
+                return Ok(copied);
+            }
+        }
     }
 
     /// Copies to the side that no client waits for, while writes go on on the
-    /// other.
+    /// other. `None` if that side has become the authority before it began.
     async fn copy_behind<F, Fut, E>(
         &self,
         key: &Key,
         from: Side,
+        admitted: Admitted,
         copy: &mut F,
-    ) -> Result<Copied, CopyError<E>>
+    ) -> Result<Option<Copied>, CopyError<E>>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<(), E>>,
     {
         let order = &self.core.order;
         let keys = Keys::from(key.clone());
-        order.until(|| !order.activity(key, from).1).await;
+        order.until(|| !order.activity(key, from).busy).await;
         let (mut place, _) = order.take_one(&keys, from.other());
         place.turn().await;
-        let found = self.found(key, from)?;
-        let mut unfinished = Unfinished { handle: self, keys: &keys, from, armed: true };
+        // Asked with the place in hand: an exit from here on sees it, and makes
+        // the key dirty.
+        if copy_places_under(self.core.word(), from) != admitted.places {
+            admitted.mark.unused();
+            return Ok(None);
+        }
+        let found = match self.found(key, from) {
+            Ok(found) => found,
+            Err(error) => {
+                admitted.mark.unused();
+                return Err(error);
+            }
+        };
+        let mut unfinished = self.unfinished(&keys, from, admitted, place, None);
         for attempts in 1..=ATTEMPTS {
-            order.until(|| !order.activity(key, from).1).await;
+            order.until(|| !order.activity(key, from).busy).await;
             let before = order.activity(key, from);
-            let (overtaken, others) = order.overtaken(&place);
-            copy().await.map_err(CopyError::Failed)?;
-            if before.1 || order.activity(key, from) != before {
+            let (overtaken, others) = match &unfinished.held {
+                Some((_, place, _)) => order.overtaken(place),
+                None => (Vec::new(), false),
+            };
+            if let Err(error) = copy().await {
+                unfinished.end = CopyEnd::Failed;
+                return Err(CopyError::Failed(error));
+            }
+            if copy_repeats(before, order.activity(key, from)) {
                 continue;
             }
             let absorbed = order.absorb(&overtaken);
-            unfinished.armed = false;
             let copied = self.copied(key, found, attempts, absorbed);
             if others {
                 // They run although the copy has them already, which is wrong
                 // for an increment: the key has to be copied once more.
                 self.core.mark_dirty(&keys, from);
             }
-            return Ok(copied);
+            unfinished.end = CopyEnd::Well;
+            return Ok(Some(copied));
         }
+        unfinished.end = CopyEnd::Failed;
         Err(CopyError::Contended)
     }
 
-    /// Copies to the authority. A write that began meanwhile would run on the
-    /// source, be copied, and then be refused on the authority as done already,
-    /// with its client listening; so it waits on both sides, as its client does
-    /// in any case.
+    /// Copies to the authority: writes that begin meanwhile wait on both sides.
     async fn copy_alone<F, Fut, E>(
         &self,
         key: &Key,
         from: Side,
+        admitted: Admitted,
         copy: &mut F,
     ) -> Result<Copied, CopyError<E>>
     where
@@ -223,19 +291,42 @@ impl MigrationHandle {
         if let Some(source) = &mut places.other {
             source.turn().await;
         }
-        let found = self.found(key, from)?;
-        let mut unfinished = Unfinished { handle: self, keys: &keys, from, armed: true };
-        copy().await.map_err(CopyError::Failed)?;
-        unfinished.armed = false;
-        Ok(self.copied(key, found, 1, 0))
+        let found = match self.found(key, from) {
+            Ok(found) => found,
+            Err(error) => {
+                admitted.mark.unused();
+                return Err(error);
+            }
+        };
+        let mut unfinished = self.unfinished(&keys, from, admitted, places.authority, places.other);
+        if let Err(error) = copy().await {
+            unfinished.end = CopyEnd::Failed;
+            return Err(CopyError::Failed(error));
+        }
+        let copied = self.copied(key, found, 1, 0);
+        unfinished.end = CopyEnd::Well;
+        Ok(copied)
+    }
+
+    const fn unfinished<'a>(
+        &'a self,
+        keys: &'a Keys,
+        from: Side,
+        admitted: Admitted,
+        target: Place,
+        source: Option<Place>,
+    ) -> Unfinished<'a> {
+        let held = Some((admitted, target, source));
+        Unfinished { handle: self, keys, from, held, end: CopyEnd::CutOff }
     }
 
     /// The key's dirty mark, if it does not speak against the copy.
     fn found<E>(&self, key: &Key, from: Side) -> Result<Option<u64>, CopyError<E>> {
-        match self.core.dirty().get(key) {
-            Some((RightSide::Conflict, _)) => Err(CopyError::Conflict),
-            Some((RightSide::Is(right), _)) if right != from => Err(CopyError::WrongWay(right)),
-            found => Ok(found.map(|(_, marks)| marks)),
+        let found = self.core.dirty().get(key);
+        match copy_way(found.map(|(right, _)| right), from) {
+            CopyWay::Free => Ok(found.map(|(_, marks)| marks)),
+            CopyWay::Wrong(right) => Err(CopyError::WrongWay(right)),
+            CopyWay::Conflict => Err(CopyError::Conflict),
         }
     }
 
@@ -245,22 +336,26 @@ impl MigrationHandle {
         Copied { attempts, cleaned, absorbed }
     }
 
-    async fn admit_copy<E>(&self, key: &Key, target: Side) -> Result<(Mark, Word), CopyError<E>> {
+    async fn admit_copy<E>(&self, key: &Key, from: Side) -> Result<Admitted, CopyError<E>> {
         loop {
             let word = self.core.word();
-            if word.holds() {
-                self.core.wait_released().await;
-                continue;
+            match copy_start(word.stage(), word.holds(), self.core.is_settled()) {
+                CopyStart::Wait => {
+                    self.core.wait_released().await;
+                    continue;
+                }
+                CopyStart::OneSided => return Err(CopyError::OneSided(word.stage())),
+                CopyStart::NotSettled => return Err(CopyError::NotSettled),
+                CopyStart::Go => {}
             }
-            if !word.stage().is_two_sided() {
-                return Err(CopyError::OneSided(word.stage()));
-            }
-            if !self.core.is_settled() {
-                return Err(CopyError::NotSettled);
-            }
-            if let Ok(mut mark) = self.core.admit_leg(word, Kind::other_write(target)) {
+            let places = copy_places_under(word, from);
+            let step_waits = match places {
+                CopyPlaces::Target => None,
+                CopyPlaces::Both => Some(Arc::clone(&self.core.copies).read_owned().await),
+            };
+            if let Ok(mut mark) = self.core.admit_leg(word, Kind::other_write(from.other())) {
                 mark.list(&format!("copy {key}").into(), Instant::now());
-                return Ok((mark, word));
+                return Ok(Admitted { mark, places, _step_waits: step_waits });
             }
         }
     }

@@ -9,20 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::Key;
-use crate::stage::Side;
-
-/// Which side of a dirty key holds the data that is right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
-#[non_exhaustive]
-pub enum RightSide {
-    /// This side was the authority of every write that made the key dirty.
-    Is(Side),
-    /// Marks name both sides: a person has to decide, see
-    /// [`MigrationHandle::resolve_conflict`](crate::MigrationHandle::resolve_conflict).
-    Conflict,
-}
+use crate::stage::{RightSide, Side, Stage};
 
 /// One dirty key.
 #[derive(Clone, Debug)]
@@ -77,14 +64,9 @@ impl DirtySet {
     pub(crate) fn mark(&mut self, key: &Key, right: Side) -> Marked {
         if let Some(mark) = self.marks.get_mut(key) {
             mark.marks += 1;
-            return match mark.right {
-                RightSide::Is(side) if side == right => Marked::Again,
-                RightSide::Is(_) => {
-                    mark.right = RightSide::Conflict;
-                    Marked::Conflict
-                }
-                RightSide::Conflict => Marked::Again,
-            };
+            let merged = RightSide::merged(Some(mark.right), right);
+            let was = std::mem::replace(&mut mark.right, merged);
+            return if was == merged { Marked::Again } else { Marked::Conflict };
         }
         if self.marks.len() >= self.limit {
             return Marked::Full;
@@ -92,7 +74,7 @@ impl DirtySet {
         self.marks.insert(
             key.clone(),
             Mark {
-                right: RightSide::Is(right),
+                right: RightSide::merged(None, right),
                 first: Instant::now(),
                 since: SystemTime::now(),
                 marks: 1,
@@ -142,16 +124,16 @@ impl DirtySet {
         }
     }
 
-    /// From here on only `authority` is written. Where it is right, the other
-    /// side is stale as a whole, and single keys say nothing. Where the other
-    /// side was right (a forced step), it will not be for long: a person has to
-    /// decide.
-    pub(crate) fn one_sided(&mut self, authority: Side) {
-        self.marks.retain(|_, mark| mark.right != RightSide::Is(authority));
-        for mark in self.marks.values_mut() {
-            mark.right = RightSide::Conflict;
-            mark.marks += 1;
-        }
+    /// The flag has come to a one-sided stage.
+    pub(crate) fn one_sided(&mut self, stage: Stage) {
+        self.marks.retain(|_, mark| {
+            let left = mark.right.entering(stage);
+            if let Some(right) = left {
+                mark.right = right;
+                mark.marks += 1;
+            }
+            left.is_some()
+        });
     }
 
     pub(crate) fn is_empty(&self) -> bool {

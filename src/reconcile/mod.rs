@@ -6,7 +6,8 @@ mod key;
 mod order;
 
 pub use self::copy::{Copied, CopyError};
-pub use self::dirty::{DirtyKey, RightSide};
+pub use self::dirty::DirtyKey;
 pub(crate) use self::dirty::{DirtySet, Marked};
 pub use self::key::{Key, Keys};
 pub(crate) use self::order::{KeyOrder, Observation, Place, Turn};
+pub use crate::stage::RightSide;

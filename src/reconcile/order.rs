@@ -25,7 +25,7 @@ use tokio::sync::{Notify, oneshot};
 
 pub(crate) use self::observation::Observation;
 use super::{Key, Keys};
-use crate::stage::Side;
+use crate::stage::{Activity, Overtaken, Role, Side, is_absorbable, overtaken};
 
 /// What a place in the queue turned into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +137,8 @@ impl KeyOrder {
         let mut place = |side: Side| {
             let own = &ended[side.index()];
             let peer = &ended[side.other().index()];
-            let absorbable = side == other && keys.len() == 1;
+            let role = if side == other { Role::Other } else { Role::Authority };
+            let absorbable = is_absorbable(role, keys.len());
             self.enqueue(&mut table, keys, side, own, peer, absorbable)
         };
         Places { authority: place(authority), other: (!full).then(|| place(other)) }
@@ -240,10 +241,11 @@ impl KeyOrder {
     /// The number of legs that took a place for `key` on `side`, and whether
     /// one is there now. Legs without a key do not count: they are in nobody's
     /// order.
-    pub(super) fn activity(&self, key: &Key, side: Side) -> (u64, bool) {
+    pub(super) fn activity(&self, key: &Key, side: Side) -> Activity {
         let table = self.lock();
-        table.entries.get(key).map_or((0, false), |entry| {
-            (entry.turns[side.index()], !entry.queues[side.index()].is_empty())
+        table.entries.get(key).map_or_else(Activity::default, |entry| Activity {
+            turns: entry.turns[side.index()],
+            busy: !entry.queues[side.index()].is_empty(),
         })
     }
 
@@ -279,15 +281,13 @@ impl KeyOrder {
         let mut absorbable = Vec::new();
         let mut others = false;
         for id in &entry.queues[place.side.index()] {
-            match table.places.get(id) {
-                Some(waiting) if waiting.peer_ended.load(Ordering::Acquire) => {
-                    if waiting.absorbable {
-                        absorbable.push(*id);
-                    } else {
-                        others = true;
-                    }
-                }
-                _ => {}
+            let Some(waiting) = table.places.get(id) else {
+                continue;
+            };
+            match overtaken(waiting.peer_ended.load(Ordering::Acquire), waiting.absorbable) {
+                Overtaken::No => {}
+                Overtaken::Absorbed => absorbable.push(*id),
+                Overtaken::Again => others = true,
             }
         }
         (absorbable, others)

@@ -78,7 +78,8 @@ pub const fn agreement(authority: Outcome, other: Outcome) -> Agreement {
 /// When the client of a dual write gets its answer, and which.
 ///
 /// Whatever the policy, both legs run to their end and a disagreement makes
-/// the keys dirty. The policy decides only what the *client* waits for.
+/// the keys dirty. The policy decides only what the *client* waits for; an
+/// emergency exit under the write makes it [`RequireBoth`](Self::RequireBoth).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailurePolicy {

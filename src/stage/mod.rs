@@ -4,12 +4,21 @@
 //! asks these tables, and the tests go through them cell by cell.
 
 mod agreement;
+mod copying;
+mod marks;
+mod policy;
 mod ramp;
 mod step;
 
 use std::{fmt, str::FromStr};
 
 pub use self::agreement::{Agreement, FailurePolicy, Outcome, Reply, WriteOrder, agreement, reply};
+pub use self::copying::{
+    Activity, CopyPlaces, CopyStart, CopyWay, Overtaken, copy_places, copy_repeats, copy_start,
+    copy_way, is_absorbable, overtaken,
+};
+pub use self::marks::{RightSide, is_marked};
+pub use self::policy::lingers;
 pub use self::ramp::{ParseShareError, Share, partition, stage_in_force};
 pub use self::step::{
     Passage, Permission, SyncState, SyncTable, Urgency, passage, permission, ramp_passage,
@@ -182,6 +191,17 @@ impl Stage {
     #[must_use]
     pub const fn is_two_sided(self) -> bool {
         matches!(self, Self::WriteBoth | Self::ReadNew)
+    }
+
+    /// The side that a leg with this role goes to, and in whose queue it waits:
+    /// by side and not by role, or writes from before and after a change of the
+    /// authority would run in different orders on the two sides.
+    #[must_use]
+    pub const fn side_of(self, role: Role) -> Side {
+        match role {
+            Role::Authority => self.authority(),
+            Role::Other | Role::Shadow => self.authority().other(),
+        }
     }
 
     /// Whether requests of this kind reach `side` as more than a shadow.

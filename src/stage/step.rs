@@ -1,6 +1,6 @@
 //! Which step of the flag is legal, and what it needs.
 
-use super::{Share, Side, Stage};
+use super::{RightSide, Share, Side, Stage};
 
 /// What is known about one side's data.
 ///
@@ -145,23 +145,54 @@ pub struct Permission {
     pub no_dirty_from: [bool; 2],
     /// No write of an earlier epoch may still be running.
     pub settled: bool,
+    /// No copy to the authority may be running, whatever its epoch: after the
+    /// step nothing keeps it in order with the authority's writes, and it would
+    /// overwrite one of them.
+    pub copies_ended: bool,
+}
+
+impl Permission {
+    /// The side that is not synced enough for the step, if one is not.
+    #[must_use]
+    pub const fn lacks(self, sync: SyncTable) -> Option<Side> {
+        match self.synced {
+            Some((side, at_least)) if (sync.get(side) as u8) < at_least as u8 => Some(side),
+            _ => None,
+        }
+    }
+
+    /// Whether a key with this dirty mark stands against the step. One whose
+    /// right side nobody knows stands against every step that must not leave a
+    /// right side behind.
+    #[must_use]
+    pub const fn forbids(self, mark: RightSide) -> bool {
+        let [from_old, from_new] = self.no_dirty_from;
+        match mark {
+            RightSide::Is(Side::Old) => from_old,
+            RightSide::Is(Side::New) => from_new,
+            RightSide::Conflict => from_old || from_new,
+        }
+    }
 }
 
 /// What the step from `from` to `to` needs.
 ///
-/// | step | synced | no dirty key whose right side is | settled |
-/// |---|---|---|---|
-/// | 0→1 | – | – | yes |
-/// | 1→2 | new | old, new | yes |
-/// | 2→3 | new | old | yes |
-/// | 3→2 | – | – | yes |
-/// | 2→1 orderly | old | old, new | yes |
-/// | 2→1 emergency | old, or suspect | – | no |
-/// | 1→0 | old | new | yes |
+/// | step | synced | no dirty key whose right side is | settled | no copy to the authority |
+/// |---|---|---|---|---|
+/// | 0→1 | – | – | yes | – |
+/// | 1→2 | new | old, new | yes | – |
+/// | 2→3 | new | old | yes | yes |
+/// | 3→2 | – | – | yes | – |
+/// | 2→1 orderly | old | old, new | yes | – |
+/// | 2→1 emergency | old, or suspect | – | no | – |
+/// | 1→0 | old | new | yes | yes |
 ///
 /// *Settled* before every orderly step keeps requests of stages two apart from
 /// being alive at once. A dirty key's *right side* holds the only good copy:
 /// a step to a stage where nobody looks at that side would lose it.
+///
+/// A *copy to the authority* is kept in order with the authority's writes by the
+/// places of both, which writes of a one-sided stage do not take.
 ///
 /// The emergency exit is open to a *suspect* side: new failing a write that has
 /// no key is what makes old suspect, and is just when the exit is needed. Old
@@ -186,7 +217,12 @@ pub const fn permission(from: Stage, to: Stage, urgency: Urgency) -> Permission 
         (Passage::Flip, Stage::OldOnly) => [false, true],
         _ => [false, false],
     };
-    Permission { synced, no_dirty_from, settled: matches!(passage, Passage::Flip | Passage::Held) }
+    Permission {
+        synced,
+        no_dirty_from,
+        settled: matches!(passage, Passage::Flip | Passage::Held),
+        copies_ended: matches!(passage, Passage::Flip) && !to.is_two_sided(),
+    }
 }
 
 /// The way from one share of the keys to another, within `WriteBoth`.
@@ -220,5 +256,5 @@ pub const fn ramp_permission(from: Share, to: Share, urgency: Urgency) -> Permis
     let orderly = matches!(urgency, Urgency::Orderly);
     let up = to.bits() > from.bits();
     let synced = if up { Some((Side::New, SyncState::Synced)) } else { None };
-    Permission { synced, no_dirty_from: [orderly, orderly], settled: orderly }
+    Permission { synced, no_dirty_from: [orderly, orderly], settled: orderly, copies_ended: false }
 }

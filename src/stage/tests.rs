@@ -13,6 +13,9 @@ fn every_stage_has_the_row_of_the_table() {
     for (stage, authority, shadow, read, write) in rows {
         assert_eq!(stage.authority(), authority, "{stage}");
         assert_eq!(stage.shadow(), shadow, "{stage}");
+        assert_eq!(stage.side_of(Role::Authority), authority, "{stage}");
+        assert_eq!(stage.side_of(Role::Other), authority.other(), "{stage}");
+        assert_eq!(stage.side_of(Role::Shadow), authority.other(), "{stage}");
         for (operation, (old, new)) in [(Read, read), (Write, write)] {
             assert_eq!(stage.reaches(operation, Side::Old), old, "{stage} {operation}");
             assert_eq!(stage.reaches(operation, Side::New), new, "{stage} {operation}");
@@ -117,4 +120,46 @@ fn steps_that_leave_a_side_need_its_dirty_keys_mended() {
     assert_eq!(exit.synced, Some((Side::Old, SyncState::Suspect)));
     assert_eq!(exit.no_dirty_from, [false, false]);
     assert!(!exit.settled);
+    assert!(!exit.copies_ended);
+}
+
+#[test]
+fn only_steps_to_a_one_sided_stage_wait_for_copies_to_the_authority() {
+    for from in Stage::ALL {
+        for to in Stage::ALL {
+            let waits = permission(from, to, Urgency::Orderly).copies_ended;
+            let to_one_sided =
+                [(Stage::WriteBoth, Stage::OldOnly), (Stage::ReadNew, Stage::NewOnly)];
+            assert_eq!(waits, to_one_sided.contains(&(from, to)), "{from} {to}");
+        }
+    }
+}
+
+#[test]
+fn what_a_step_lacks_and_which_marks_stand_against_it() {
+    use SyncState::{Suspect, Synced, Unsynced};
+    let sync = |old, new| SyncTable::start().with(Side::Old, old).with(Side::New, new);
+    for from in Stage::ALL {
+        for to in Stage::ALL {
+            for urgency in [Urgency::Orderly, Urgency::Emergency] {
+                let needs = permission(from, to, urgency);
+                for old in [Unsynced, Suspect, Synced] {
+                    for new in [Unsynced, Suspect, Synced] {
+                        let lacks = needs.synced.and_then(|(side, at_least)| {
+                            (sync(old, new).get(side) < at_least).then_some(side)
+                        });
+                        assert_eq!(
+                            needs.lacks(sync(old, new)),
+                            lacks,
+                            "{from} {to} {old:?} {new:?}"
+                        );
+                    }
+                }
+                let [from_old, from_new] = needs.no_dirty_from;
+                assert_eq!(needs.forbids(RightSide::Is(Side::Old)), from_old, "{from} {to}");
+                assert_eq!(needs.forbids(RightSide::Is(Side::New)), from_new, "{from} {to}");
+                assert_eq!(needs.forbids(RightSide::Conflict), from_old || from_new, "{from} {to}");
+            }
+        }
+    }
 }

@@ -113,6 +113,8 @@ async fn a_follower_that_dies_is_noticed_at_the_next_step() {
     until_unlocked(&owner).await;
     let blocked = owner.advance().await.unwrap_err();
     assert!(matches!(blocked.reasons(), [Reason::NotSynced { side: Side::New, .. }]), "{blocked}");
+    // What it had sent may still land for a moment.
+    owner.settled().await;
     owner.confirm_synced(Side::New).await.unwrap();
     owner.advance().await.unwrap();
 }

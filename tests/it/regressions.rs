@@ -12,12 +12,14 @@ use std::{
     },
     time::Duration,
 };
-use tokio_test::{assert_pending, task};
+use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service, ServiceExt};
 use tower_migration::{
     BoxFuture, Event, FailurePolicy, FlagStore, Limits, MemoryStore, MigrationHandle,
-    MigrationLayer, Record, Side, Stage, StoreError, compare::Verdict, protocol::Head,
-    reconcile::Key,
+    MigrationLayer, Reason, Record, Side, Stage, StoreError,
+    compare::Verdict,
+    protocol::Head,
+    reconcile::{CopyError, Key},
 };
 
 fn post(path: &str, t: &'static str) -> Req {
@@ -896,4 +898,156 @@ async fn a_leg_that_fails_after_the_flip_to_new_only_leaves_no_mark() {
     latch.open();
     rig.quiesce().await;
     assert!(rig.handle.dirty_keys().is_empty(), "old is stale as a whole");
+}
+
+// The next ones were found by the model checker, see `tests/model`.
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_to_the_authority_does_not_outlive_its_two_sided_stage() {
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, "")).at(Stage::ReadNew).await;
+    let (key, gate) = (Key::from("/a"), Latch::default());
+    let mut copying = task::spawn(rig.handle.copy_key(&key, Side::Old, || {
+        let gate = gate.clone();
+        async move {
+            gate.passed().await;
+            Ok::<(), Infallible>(())
+        }
+    }));
+    assert_pending!(copying.poll());
+    let mut step = task::spawn(rig.handle.advance());
+    assert_pending!(step.poll(), "at new-only nothing keeps the copy from overwriting a write");
+    rig.quiesce().await;
+    assert_pending!(step.poll());
+    // It lets no new one in meanwhile.
+    let other = Key::from("/b");
+    let mut late =
+        task::spawn(rig.handle.copy_key(&other, Side::Old, || async { Ok::<(), Infallible>(()) }));
+    assert_pending!(late.poll());
+    gate.open();
+    copying.await.unwrap();
+    assert_eq!(step.await.unwrap().to, Stage::NewOnly);
+    assert_eq!(late.await, Err(CopyError::OneSided(Stage::NewOnly)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_gives_up_on_a_copy_to_the_authority_that_does_not_end() {
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, "")).at(Stage::ReadNew).await;
+    let key = Key::from("/a");
+    let copy = std::future::pending::<Result<(), Infallible>>;
+    let mut copying = task::spawn(rig.handle.copy_key(&key, Side::Old, copy));
+    assert_pending!(copying.poll());
+    let blocked = rig.handle.advance().await.unwrap_err();
+    assert!(matches!(blocked.reasons(), [Reason::NotSettled { writes: 1, .. }]), "{blocked}");
+    assert_eq!(rig.handle.stage(), Stage::ReadNew);
+    assert_eq!(rig.ask(put("/b", "")).await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_under_the_emergency_exit_that_old_does_not_take_is_not_acknowledged() {
+    let ((old, on_old), (new, on_new)) = (latched(500, "old"), latched(200, "new"));
+    let rig = Rig::new(old, new).at(Stage::ReadNew).await;
+    let mut write = task::spawn(rig.service.clone().oneshot(put("/a", "1")));
+    assert_pending!(write.poll());
+    rig.handle.rollback().await.unwrap();
+    on_new.open();
+    on_old.open();
+    rig.quiesce().await;
+    // Reads go to old. The dirty key dies with the process, and then nobody
+    // would know that new had it.
+    let answer = assert_ready!(write.poll()).unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(text(answer).await.contains("partial-write"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_while_the_client_waits_for_old_counts_as_well() {
+    let (old, on_old) = latched(500, "old");
+    let rig = Rig::with(old, Fake::says(200, "new"), |layer| {
+        layer.failure_policy(FailurePolicy::AwaitBoth)
+    })
+    .at(Stage::ReadNew)
+    .await;
+    let mut write = task::spawn(rig.service.clone().oneshot(put("/a", "1")));
+    assert_pending!(write.poll());
+    rig.quiesce().await;
+    assert_pending!(write.poll(), "new has answered");
+    rig.handle.rollback().await.unwrap();
+    on_old.open();
+    rig.quiesce().await;
+    assert_eq!(assert_ready!(write.poll()).unwrap().status(), 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_process_had_sent_may_land_after_the_restart() {
+    let store = MemoryStore::new();
+    let handle = MigrationHandle::open("x", store.clone()).await.unwrap();
+    handle.advance().await.unwrap();
+    drop(handle); // crash
+    let again = MigrationHandle::open("x", store.clone()).await.unwrap();
+    let copy = || async { Ok::<(), Infallible>(()) };
+    let early = again.copy_key(&"/a".into(), Side::Old, copy).await;
+    assert_eq!(early, Err(CopyError::NotSettled));
+    let began = tokio::time::Instant::now();
+    again.settled().await;
+    assert_eq!(began.elapsed().as_secs(), 1, "as long as anything that was cut off");
+    again.copy_key(&"/a".into(), Side::Old, copy).await.unwrap();
+    again.shutdown().await;
+    let clean = MigrationHandle::open("x", store).await.unwrap();
+    clean.copy_key(&"/a".into(), Side::Old, copy).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clean_stop_waits_for_what_was_cut_off() {
+    let rig = Rig::new(Fake::hangs(), Fake::says(200, ""));
+    let mut write = task::spawn(rig.service.clone().oneshot(put("/a", "1")));
+    assert_pending!(write.poll());
+    drop(write);
+    let began = tokio::time::Instant::now();
+    rig.handle.shutdown().await;
+    assert_eq!(began.elapsed().as_secs(), 1, "the next process would not know of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_key_comes_before_what_a_copy_that_was_cut_off_had_sent() {
+    let rig = Rig::new(Fake::says(200, ""), Fake::says(200, "")).at(Stage::WriteBoth).await;
+    let key = Key::from("/a");
+    let pending = std::future::pending::<Result<(), Infallible>>;
+    let mut cut = task::spawn(rig.handle.copy_key(&key, Side::Old, pending));
+    assert_pending!(cut.poll());
+    drop(cut);
+    let began = tokio::time::Instant::now();
+    let copy = || async { Ok::<(), Infallible>(()) };
+    assert!(rig.handle.copy_key(&key, Side::Old, copy).await.unwrap().cleaned);
+    assert_eq!(began.elapsed().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_whose_target_became_the_authority_takes_both_places() {
+    let (new, on_new) = latched(200, "new");
+    let rig = Rig::new(Fake::says(200, "old"), new).at(Stage::ReadNew).await;
+    let mut write = task::spawn(rig.service.clone().oneshot(put("/a", "1")));
+    assert_pending!(write.poll());
+    rig.quiesce().await;
+    let (key, gate) = (Key::from("/a"), Latch::default());
+    let mut copying = task::spawn(rig.handle.copy_key(&key, Side::New, || {
+        let gate = gate.clone();
+        async move {
+            gate.passed().await;
+            Ok::<(), Infallible>(())
+        }
+    }));
+    assert_pending!(copying.poll(), "its source is busy");
+    rig.handle.rollback().await.unwrap();
+    on_new.open();
+    assert_eq!(write.await.unwrap().status(), 200);
+    rig.quiesce().await;
+    assert_pending!(copying.poll());
+    let before = rig.new.count();
+    let mut next = task::spawn(rig.service.clone().oneshot(put("/a", "2")));
+    assert_pending!(next.poll());
+    rig.quiesce().await;
+    assert_eq!(rig.new.count(), before, "on new it would be copied, and then run on old again");
+    gate.open();
+    copying.await.unwrap();
+    assert_eq!(next.await.unwrap().status(), 200);
 }

@@ -84,6 +84,17 @@ impl End {
         (Self::Unknown, "unknown"),
         (Self::Dropped, "dropped"),
     ];
+
+    /// What the answer said, if there was one.
+    pub(super) const fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Applied => Some(Outcome::Applied),
+            Self::Refused => Some(Outcome::Refused),
+            Self::Unknown => Some(Outcome::Unknown),
+            Self::Unused => Some(Outcome::NotRun),
+            Self::Dropped => None,
+        }
+    }
 }
 
 impl From<Outcome> for End {

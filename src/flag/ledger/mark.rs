@@ -9,7 +9,11 @@ use std::{
 use tokio::time::Instant;
 
 use super::{End, Kind, Ledger, protocol, roster::Entry, shard::Shard};
-use crate::{flag::gate::Word, stage::Side, telemetry::bucket};
+use crate::{
+    flag::gate::Word,
+    stage::{Side, lingers},
+    telemetry::bucket,
+};
 
 /// One leg in flight. Dropping it is its end.
 #[must_use = "a mark that is dropped says that its leg has ended"]
@@ -122,7 +126,7 @@ impl Mark {
     /// answer said that nobody knows.
     #[inline]
     pub(crate) fn answered(&mut self) {
-        self.lingers &= matches!(self.end, End::Unknown);
+        self.lingers &= lingers(self.end.outcome());
     }
 
     /// The same write's leg as one of another kind: for a write that learns

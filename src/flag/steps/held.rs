@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{claim::Turn, lent::Lent, record::NotSaved};
+use super::{NoCopies, claim::Turn, lent::Lent, record::NotSaved};
 use crate::{
     flag::{Core, Moved, Reason, StoreError, Word, gate::Position},
     stage::Permission,
@@ -38,7 +38,7 @@ impl Core {
         })?;
         self.check(needs)?;
         let (turn, restore) = lent.take().map_err(one)?;
-        Commit { core: Arc::clone(self), turn, to, restore }.run().await
+        Commit { core: Arc::clone(self), turn, to, restore, copies: None }.run().await
     }
 }
 
@@ -70,6 +70,8 @@ pub(super) struct Commit {
     pub(super) turn: Turn,
     pub(super) to: Position,
     pub(super) restore: Option<Restore>,
+    /// Kept until the flag has flipped.
+    pub(super) copies: Option<NoCopies>,
 }
 
 impl Commit {
@@ -77,7 +79,7 @@ impl Commit {
     /// future can leave the flag behind it.
     pub(super) async fn run(self) -> Result<Moved, Vec<Reason>> {
         let task = tokio::spawn(async move {
-            let Self { core, turn, to, mut restore } = self;
+            let Self { core, turn, to, mut restore, copies: _copies } = self;
             let from = core.word().position();
             let held = restore.as_ref().and_then(|restore| restore.held);
             // Writes are not held longer because the store is slow.

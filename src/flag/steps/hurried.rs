@@ -85,7 +85,7 @@ impl Core {
         if passage_between(at, to, Urgency::Emergency) == Passage::Emergency {
             return Ok(self.exit(turn, to).await);
         }
-        let commit = Commit { core: Arc::clone(self), turn, to, restore: None };
+        let commit = Commit { core: Arc::clone(self), turn, to, restore: None, copies: None };
         let mut moved =
             commit.run().await.map_err(|reasons| Blocked::new(from, Some(to.stage), reasons))?;
         if from.authority() != to.stage.authority() {

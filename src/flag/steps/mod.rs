@@ -31,11 +31,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::OwnedRwLockWriteGuard,
+    time::{Instant, timeout_at},
+};
 
 pub(super) use self::record::Stored;
 use self::{claim::Turn, held::Commit, lent::Lent};
-use super::{Blocked, Core, Moved, OldestWrite, Reason, Word, gate::Position, later};
+use super::{Blocked, Core, Kind, Moved, OldestWrite, Reason, Word, gate::Position, later};
 use crate::{
     reconcile::{Key, RightSide},
     stage::{
@@ -67,6 +70,9 @@ impl Target {
         }
     }
 }
+
+/// While it is there, no copy to the authority runs.
+type NoCopies = OwnedRwLockWriteGuard<()>;
 
 impl Core {
     pub(super) async fn step(
@@ -136,6 +142,10 @@ impl Core {
             let waited = self.wait_settled(self.options.step_deadline, lent.lost()).await;
             waited.map_err(|r| blocked(vec![r]))?;
         }
+        let copies = match needs.copies_ended {
+            true => Some(self.shut_out_copies(lent.lost()).await.map_err(|r| blocked(vec![r]))?),
+            false => None,
+        };
         // What ended meanwhile may have left something behind.
         let mut reasons = self.check(needs).err().unwrap_or_default();
         reasons.extend(self.refusals(from.stage, toward));
@@ -146,7 +156,7 @@ impl Core {
             return self.held(lent, to, needs).await.map_err(blocked);
         }
         let (turn, restore) = lent.take().map_err(|r| blocked(vec![r]))?;
-        let commit = Commit { core: Arc::clone(self), turn, to, restore };
+        let commit = Commit { core: Arc::clone(self), turn, to, restore, copies };
         commit.run().await.map_err(blocked)
     }
 
@@ -181,22 +191,20 @@ impl Core {
     /// Everything that stands against a step right now.
     pub(super) fn check(&self, needs: Permission) -> Result<(), Vec<Reason>> {
         let mut reasons = Vec::new();
-        if let Some((side, at_least)) = needs.synced {
-            let state = self.sync().get(side);
-            if state < at_least {
-                reasons.push(Reason::NotSynced { side, state });
-            }
+        let sync = self.sync();
+        if let Some(side) = needs.lacks(sync) {
+            reasons.push(Reason::NotSynced { side, state: sync.get(side) });
         }
         let dirty = self.dirty();
         for right in Side::ALL {
             let (count, oldest) = dirty.count(RightSide::Is(right));
-            if needs.no_dirty_from[right.index()] && count > 0 {
+            if needs.forbids(RightSide::Is(right)) && count > 0 {
                 let oldest = oldest.unwrap_or_default();
                 reasons.push(Reason::DirtyKeys { right, count, oldest });
             }
         }
         let (count, oldest) = dirty.count(RightSide::Conflict);
-        if needs.no_dirty_from.contains(&true) && count > 0 {
+        if needs.forbids(RightSide::Conflict) && count > 0 {
             let oldest = oldest.unwrap_or_default();
             reasons.push(Reason::Conflicts { count, oldest });
         }
@@ -242,6 +250,22 @@ impl Core {
         let writes = self.ledger.earlier_writes(slot);
         // It may have ended in between.
         (writes, self.ledger.oldest_write(slot).filter(|_| writes > 0))
+    }
+
+    /// Waits until no copy to the authority is left, and lets no new one in.
+    async fn shut_out_copies(&self, lost: impl Future<Output = ()>) -> Result<NoCopies, Reason> {
+        let began = Instant::now();
+        let ended = Arc::clone(&self.copies).write_owned();
+        match timeout_at(later(self.options.step_deadline), first_of(ended, lost)).await {
+            Ok(Ok(none)) => Ok(none),
+            Ok(Err(())) => Err(Reason::Overtaken),
+            Err(_) => {
+                let target = self.word().stage().authority();
+                let writes = self.ledger.in_flight(Kind::other_write(target));
+                let oldest = None;
+                Err(Reason::NotSettled { writes, waited: began.elapsed(), oldest })
+            }
+        }
     }
 
     pub(super) async fn is_overtaken(&self) {
@@ -344,7 +368,7 @@ impl Core {
             self.release_after_legs(word, to.authority());
         }
         if !to.is_two_sided() {
-            self.dirty().one_sided(to.authority());
+            self.dirty().one_sided(to);
         }
         self.count_anew(to, word.epoch());
         if from.stage == to {
@@ -393,7 +417,11 @@ pub(super) const fn passage_between(from: Position, to: Position, urgency: Urgen
     }
 }
 
-pub(super) const fn permission_between(from: Position, to: Position, urgency: Urgency) -> Permission {
+pub(super) const fn permission_between(
+    from: Position,
+    to: Position,
+    urgency: Urgency,
+) -> Permission {
     if from.stage as u8 == to.stage as u8 {
         ramp_permission(from.share, to.share, urgency)
     } else {

@@ -55,15 +55,9 @@ impl Core {
     /// that began before it may still fail there.
     fn recorded_sync(&self, at: Position) -> SyncTable {
         let dirty = self.dirty();
-        let conflicts = dirty.count(RightSide::Conflict).0;
-        let sync = self.sync().entering(at.stage);
-        let sync = Side::ALL.into_iter().fold(sync, |sync, right| {
-            if dirty.count(RightSide::Is(right)).0 + conflicts > 0 {
-                sync.with(right.other(), SyncState::Unsynced)
-            } else {
-                sync
-            }
-        });
+        let any = |right| dirty.count(right).0 > 0;
+        let right_on = Side::ALL.map(|side| any(RightSide::Is(side)));
+        let sync = self.sync().recorded(at.stage, right_on, any(RightSide::Conflict));
         drop(dirty);
         if at.stage.is_two_sided() && self.exited.load(Ordering::SeqCst) && !self.is_settled() {
             sync.with(at.stage.authority(), SyncState::Unsynced)

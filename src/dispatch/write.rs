@@ -22,7 +22,10 @@ use crate::{
     flag::{Admission, Mark, Word},
     protocol::{Dispatch, Seam},
     reconcile::{Keys, Place},
-    stage::{FailurePolicy, Outcome, Reply, Role, Side, Stage, reply, stage_in_force},
+    stage::{
+        FailurePolicy, Outcome, Reply, Role, Side, Stage, acknowledged_on_record, reply,
+        stage_in_force,
+    },
     telemetry::{LegFault, Refused, SkippedLeg},
 };
 
@@ -298,6 +301,11 @@ where
                 theirs
             }
         };
+        let core = &self.settings.core;
+        let unrecorded = self.word.raises() && core.is_unrecorded();
+        if outcome == Outcome::Applied && acknowledged_on_record(unrecorded, theirs) {
+            core.wait_recorded().await;
+        }
         let answer =
             ahead.map(|answer| answer.map(|(ahead, mark)| P::keep(ahead, self.kept_end(mark))));
         if reply(policy, self.synced || moved, outcome, theirs) == Reply::PartialWrite {

@@ -1,11 +1,11 @@
 //! How a request comes in: one word, one or more marks.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Core, Word,
+    Core, Word, later,
     ledger::{Kind, Mark},
 };
 use crate::stage::{Operation, Stage};
@@ -122,6 +122,27 @@ impl Core {
     /// Admits one leg, if the gate still says `word`.
     pub(crate) fn admit_leg(&self, word: Word, kind: Kind) -> Result<Mark, Word> {
         self.ledger.admit(&self.hot.gate, word, kind)
+    }
+
+    pub(crate) fn is_unrecorded(&self) -> bool {
+        self.unrecorded.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the flag is on record, as long as any hold may last: a store
+    /// that does not answer must not keep all clients.
+    pub(crate) async fn wait_recorded(&self) {
+        let recorded = async {
+            loop {
+                let released = self.released.notified();
+                tokio::pin!(released);
+                released.as_mut().enable();
+                if !self.is_unrecorded() {
+                    return;
+                }
+                released.await;
+            }
+        };
+        let _ = timeout_at(later(self.options.hold), recorded).await;
     }
 
     /// Waits until writes are not held any more.

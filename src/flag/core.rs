@@ -75,6 +75,8 @@ pub(crate) struct Core {
     pub(super) instance: Arc<str>,
     /// Under which a ramp tells its keys from the others.
     seed: u64,
+    /// What the record says may be another stage than the flag's.
+    pub(super) unrecorded: AtomicBool,
     /// Writes that began before an emergency exit may still fail on the side
     /// that it made the authority.
     pub(super) exited: AtomicBool,
@@ -152,6 +154,7 @@ impl Core {
             follows: AtomicBool::new(standing == Standing::Follower),
             instance,
             seed: record.seed,
+            unrecorded: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             noting: AtomicBool::new(false),
             me: Weak::clone(me),

@@ -49,6 +49,11 @@ pub enum CopyError<E> {
     /// The key is dirty with both sides claimed to be right: decide with
     /// [`resolve_conflict`](MigrationHandle::resolve_conflict).
     Conflict,
+    /// The side to copy from is not synced, and the key is not dirty: nobody
+    /// knows whether the row that would be overwritten is the better one. Copy
+    /// from the other side, or confirm this one with
+    /// [`confirm_synced`](MigrationHandle::confirm_synced).
+    Unsynced(Side),
     /// Writes of the key came in between all the time.
     Contended,
     /// The closure failed. The key is dirty now: its target may be half
@@ -66,6 +71,9 @@ impl<E: fmt::Display> fmt::Display for CopyError<E> {
             }
             Self::Conflict => {
                 f.write_str("both sides claim to be right: decide with resolve_conflict")
+            }
+            Self::Unsynced(side) => {
+                write!(f, "{side} is not synced, so it may lack what would be overwritten")
             }
             Self::Contended => f.write_str("writes of the key came in between all the time"),
             Self::Failed(error) => write!(f, "the copy failed: {error}"),
@@ -323,10 +331,11 @@ impl MigrationHandle {
     /// The key's dirty mark, if it does not speak against the copy.
     fn found<E>(&self, key: &Key, from: Side) -> Result<Option<u64>, CopyError<E>> {
         let found = self.core.dirty().get(key);
-        match copy_way(found.map(|(right, _)| right), from) {
+        match copy_way(found.map(|(right, _)| right), from, self.core.is_synced(from)) {
             CopyWay::Free => Ok(found.map(|(_, marks)| marks)),
             CopyWay::Wrong(right) => Err(CopyError::WrongWay(right)),
             CopyWay::Conflict => Err(CopyError::Conflict),
+            CopyWay::Unsynced => Err(CopyError::Unsynced(from)),
         }
     }
 
@@ -339,8 +348,10 @@ impl MigrationHandle {
     async fn admit_copy<E>(&self, key: &Key, from: Side) -> Result<Admitted, CopyError<E>> {
         loop {
             let word = self.core.word();
-            match copy_start(word.stage(), word.holds(), self.core.is_settled()) {
+            let unrecorded = self.core.is_unrecorded();
+            match copy_start(word.stage(), word.holds() || unrecorded, self.core.is_settled()) {
                 CopyStart::Wait => {
+                    self.core.wait_recorded().await;
                     self.core.wait_released().await;
                     continue;
                 }

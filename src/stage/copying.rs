@@ -16,18 +16,20 @@ pub enum CopyStart {
     NotSettled,
 }
 
-/// Whether a copy may start at `stage`, while writes are held or not, and with
-/// no write of an earlier epoch left (`settled`) or some.
+/// Whether a copy may start at `stage`, while a flip is under way or not (writes
+/// are held, or an emergency exit is not on record: a crash would make its
+/// target the authority), and with no write of an earlier epoch left (`settled`)
+/// or some.
 ///
-/// | stage | held | settled | answer |
+/// | stage | flipping | settled | answer |
 /// |---|---|---|---|
 /// | any | yes | any | wait |
 /// | 0, 3 | no | any | one-sided |
 /// | 1, 2 | no | no | not settled |
 /// | 1, 2 | no | yes | go |
 #[must_use]
-pub const fn copy_start(stage: Stage, held: bool, settled: bool) -> CopyStart {
-    if held {
+pub const fn copy_start(stage: Stage, flipping: bool, settled: bool) -> CopyStart {
+    if flipping {
         CopyStart::Wait
     } else if !stage.is_two_sided() {
         CopyStart::OneSided
@@ -49,10 +51,14 @@ pub enum CopyWay {
     Wrong(Side),
     /// Nobody knows which side is right.
     Conflict,
+    /// The side that was asked for may have holes, and no mark says that this
+    /// key is right there: a hole would be copied over the only good row.
+    Unsynced,
 }
 
 /// Whether a key with this dirty mark may be copied from `from`: only from the
-/// side that the *mark* names, whoever the authority is by now.
+/// side that the *mark* names, whoever the authority is by now; and without a
+/// mark only from a side that is `synced`.
 ///
 /// # Example
 ///
@@ -61,12 +67,15 @@ pub enum CopyWay {
 ///
 /// // A write failed on old while new was the authority; then came a rollback.
 /// let mark = Some(RightSide::Is(Side::New));
-/// assert_eq!(copy_way(mark, Side::New), CopyWay::Free);
-/// assert_eq!(copy_way(mark, Side::Old), CopyWay::Wrong(Side::New));
+/// assert_eq!(copy_way(mark, Side::New, false), CopyWay::Free);
+/// assert_eq!(copy_way(mark, Side::Old, true), CopyWay::Wrong(Side::New));
+/// // The process died, and nobody remembers which keys old lacks.
+/// assert_eq!(copy_way(None, Side::Old, false), CopyWay::Unsynced);
 /// ```
 #[must_use]
-pub const fn copy_way(mark: Option<RightSide>, from: Side) -> CopyWay {
+pub const fn copy_way(mark: Option<RightSide>, from: Side, synced: bool) -> CopyWay {
     match (mark, from) {
+        (None, _) if !synced => CopyWay::Unsynced,
         (None, _)
         | (Some(RightSide::Is(Side::Old)), Side::Old)
         | (Some(RightSide::Is(Side::New)), Side::New) => CopyWay::Free,
@@ -172,11 +181,15 @@ mod tests {
     #[test]
     fn a_dirty_key_is_copied_from_the_side_of_its_mark() {
         for from in Side::ALL {
-            assert_eq!(copy_way(None, from), CopyWay::Free);
-            assert_eq!(copy_way(Some(RightSide::Is(from)), from), CopyWay::Free);
+            assert_eq!(copy_way(None, from, true), CopyWay::Free);
+            assert_eq!(copy_way(None, from, false), CopyWay::Unsynced);
             let other = from.other();
-            assert_eq!(copy_way(Some(RightSide::Is(other)), from), CopyWay::Wrong(other));
-            assert_eq!(copy_way(Some(RightSide::Conflict), from), CopyWay::Conflict);
+            for synced in [true, false] {
+                let way = |mark| copy_way(Some(mark), from, synced);
+                assert_eq!(way(RightSide::Is(from)), CopyWay::Free);
+                assert_eq!(way(RightSide::Is(other)), CopyWay::Wrong(other));
+                assert_eq!(way(RightSide::Conflict), CopyWay::Conflict);
+            }
         }
     }
 

@@ -18,7 +18,7 @@ pub use self::copying::{
     copy_way, is_absorbable, overtaken,
 };
 pub use self::marks::{RightSide, is_marked};
-pub use self::policy::lingers;
+pub use self::policy::{acknowledged_on_record, lingers};
 pub use self::ramp::{ParseShareError, Share, partition, stage_in_force};
 pub use self::step::{
     Passage, Permission, SyncState, SyncTable, Urgency, passage, permission, ramp_passage,

@@ -47,6 +47,16 @@ impl WriteOrder {
     }
 }
 
+/// Whether a write is acknowledged only once the flag is on record.
+///
+/// `unrecorded`: it was admitted after an emergency exit whose record is not
+/// durable yet, so a crash would lead back to the other side. A write that this
+/// side has alone would then be missing.
+#[must_use]
+pub const fn acknowledged_on_record(unrecorded: bool, other: Outcome) -> bool {
+    unrecorded && !matches!(other, Outcome::Applied)
+}
+
 /// Whether a write may still land although nobody here runs it any more.
 ///
 /// `answered` is what its answer said, or `None` if it was cut off before its

@@ -286,7 +286,7 @@ async fn a_copy_that_hangs_is_named() {
     assert_eq!(page(&rig), "copy /airports/EDDF on new for 1.0s");
     drop(copy);
     assert!(oldest(&rig).is_some(), "what it has sent may still land");
-    sleep(SECOND).await;
+    sleep(SECOND * 2).await;
     assert_eq!(oldest(&rig), None);
 }
 

@@ -131,3 +131,15 @@ fn a_write_under_an_exit_is_not_promised_unless_old_has_it() {
     let budget = Budget { crashes: 1, ..budget(1, 1, 0, 1) };
     breaks(&Flow::at(ReadNew, budget).without(Off::MovedRequires), READS);
 }
+
+#[test]
+fn a_copy_from_an_unsynced_side_destroys_what_the_other_one_has_alone() {
+    let budget = Budget { crashes: 1, ..budget(1, 1, 1, 0) };
+    breaks(&Flow::at(ReadNew, budget).without(Off::SyncedSource), KEPT);
+}
+
+#[test]
+fn a_split_write_acknowledged_before_the_exit_is_on_record_is_lost_by_a_crash() {
+    let budget = Budget { crashes: 1, ..budget(1, 1, 0, 1) };
+    breaks(&Flow::at(ReadNew, budget).without(Off::AcknowledgedOnRecord), READS);
+}

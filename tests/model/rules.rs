@@ -23,6 +23,8 @@ pub enum Off {
     Copying,
     /// A dirty key is copied from today's authority.
     MarksSide,
+    /// Any side may be copied from.
+    SyncedSource,
     /// Legs wait by role.
     QueueBySide,
     /// A restart believes the record, however the process stopped.
@@ -39,6 +41,8 @@ pub enum Off {
     CopiesEnded,
     /// A copy does not look again who the authority is.
     CopyLooksAgain,
+    /// A split write is acknowledged before the emergency exit is on record.
+    AcknowledgedOnRecord,
     /// A write under which the authority moved needs only wait for both.
     MovedRequires,
 }
@@ -75,8 +79,9 @@ impl Rules {
         }
     }
 
-    pub fn copy_way(self, mark: Option<RightSide>, from: Side) -> CopyWay {
-        match copy_way(mark, from) {
+    pub fn copy_way(self, mark: Option<RightSide>, from: Side, synced: bool) -> CopyWay {
+        match copy_way(mark, from, synced) {
+            CopyWay::Unsynced if !self.has(Off::SyncedSource) => CopyWay::Free,
             CopyWay::Wrong(_) if !self.has(Off::MarksSide) => CopyWay::Free,
             way => way,
         }

@@ -1,6 +1,9 @@
 //! The flip under which writes are held, and the end of every orderly step.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -96,6 +99,7 @@ impl Commit {
                         if let Some(restore) = &mut restore {
                             restore.armed = false;
                         }
+                        core.unrecorded.store(true, Ordering::SeqCst);
                         core.open_epoch(Word::raised);
                         let (tell, _) = oneshot::channel();
                         tokio::spawn(Arc::clone(&core).put_on_record(turn, from, tell));

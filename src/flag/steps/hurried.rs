@@ -23,6 +23,7 @@ impl Core {
     /// is durable, writes wait for both legs.
     pub(super) async fn exit(self: &Arc<Self>, turn: Turn, to: Position) -> Moved {
         let from = self.word().stage();
+        self.unrecorded.store(true, Ordering::SeqCst);
         self.flip(to, self.record_epoch(), Word::raised);
         let tainted = if from == to.stage {
             // The end of a ramp. What still runs was acknowledged by nobody who

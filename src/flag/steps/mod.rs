@@ -319,6 +319,9 @@ impl Core {
     pub(super) fn set_word(&self, word: Word) {
         let before = self.word();
         self.gate().store(word);
+        if !word.raises() {
+            self.unrecorded.store(false, Ordering::SeqCst);
+        }
         self.ledger.moved(before, word);
         if !word.holds() {
             self.released.notify_waiters();

@@ -18,8 +18,8 @@ impl Flow {
     /// Whether the operator asks for this copy: a repair from the side that the
     /// mark names, or a backfill from a side that holds all data.
     fn asks_for(&self, state: &State, from: Side) -> bool {
-        let known = state.sync.get(from).is_synced() || self.world.trusts_unsynced;
-        known
+        let synced = state.sync.get(from).is_synced();
+        self.rules.copy_way(state.dirty, from, synced) != CopyWay::Unsynced
             && state
                 .dirty
                 .is_none_or(|mark| self.rules.repair_source(mark, state.stage) == Some(from))
@@ -29,7 +29,8 @@ impl Flow {
         if state.left.copies == 0 || state.copying.is_some() || !self.asks_for(state, from) {
             return None;
         }
-        let start = self.rules.copy_start(state.stage, state.holds, state.is_settled());
+        let start =
+            self.rules.copy_start(state.stage, state.holds || state.unrecorded, state.is_settled());
         if start != CopyStart::Go {
             return None;
         }
@@ -81,7 +82,8 @@ impl Flow {
                 }
                 let looks = self.rules.has(Off::CopyLooksAgain);
                 let moved = looks && !alone && copy_places(state.stage, from) == CopyPlaces::Both;
-                if moved || self.rules.copy_way(state.dirty, from) != CopyWay::Free {
+                let synced = state.sync.get(from).is_synced();
+                if moved || self.rules.copy_way(state.dirty, from, synced) != CopyWay::Free {
                     next.end_copy();
                     return Some(next);
                 }

@@ -11,7 +11,7 @@ use super::{
 
 impl Flow {
     pub(super) fn crash(&self, state: &State) -> Option<State> {
-        if state.left.crashes == 0 || (state.unrecorded && !self.world.dies_before_record) {
+        if state.left.crashes == 0 {
             return None;
         }
         let mut next = state.clone();

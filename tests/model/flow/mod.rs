@@ -54,14 +54,10 @@ pub struct Flow {
 /// does not prevent, and has a test that says so.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct World {
-    /// The process can die between an emergency exit and its record.
-    pub dies_before_record: bool,
     /// A leg that has answered that it failed lands all the same.
     pub lands_after_failure: bool,
     /// What a copy of a dead process had sent to its target lands all the same.
     pub copy_lands_after_death: bool,
-    /// The operator copies from a side that the status calls unsynced.
-    pub trusts_unsynced: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +218,7 @@ impl Model for Flow {
             Action::Step(to, urgency) => self.step(state, to, urgency),
             Action::StepGoesOn => self.step_goes_on(state),
             Action::StepBack => Self::step_back(state),
-            Action::Record => Self::record(state),
+            Action::Record => self.record(state),
             Action::Crash => self.crash(state),
             Action::StopCleanly => self.stop_cleanly(state),
         }

@@ -2,7 +2,7 @@
 
 use tower_migration::{
     FailurePolicy, Operation, Outcome, Role, Side,
-    stage::{Agreement, Reply, agreement, lingers, reply},
+    stage::{Agreement, Reply, acknowledged_on_record, agreement, lingers, reply},
 };
 
 use super::{
@@ -121,7 +121,7 @@ impl Flow {
     }
 
     /// Tells the client as soon as its policy allows.
-    fn answer(&self, state: &mut State, n: usize, role: Role) {
+    pub(super) fn answer(&self, state: &mut State, n: usize, role: Role) {
         let Some(mut write) = state.writes[n] else { return };
         let Some(authority) = write.legs[0].and_then(|leg| leg.outcome) else { return };
         // Once it waits, whoever has ended, and as things stand by then.
@@ -147,6 +147,14 @@ impl Flow {
         if write.client == Client::Waits {
             let promised = reply(policy, write.synced, authority, theirs) == Reply::Authority
                 && authority == Outcome::Applied;
+            let early = write.raised && state.unrecorded;
+            if promised
+                && self.rules.has(Off::AcknowledgedOnRecord)
+                && acknowledged_on_record(early, theirs)
+            {
+                state.writes[n] = Some(write);
+                return;
+            }
             write.client = if promised { Client::Acknowledged } else { Client::Unsure };
         }
         // Of no further use: fewer states.

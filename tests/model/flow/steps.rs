@@ -109,7 +109,7 @@ impl Flow {
         state.unrecorded = true;
     }
 
-    pub(super) fn record(state: &State) -> Option<State> {
+    pub(super) fn record(&self, state: &State) -> Option<State> {
         if !state.unrecorded {
             return None;
         }
@@ -117,6 +117,8 @@ impl Flow {
         next.unrecorded = false;
         next.save(state.stage, false);
         next.open_epoch(false, false);
+        (0..next.writes.len())
+            .for_each(|n| self.answer(&mut next, n, tower_migration::Role::Other));
         Some(next)
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     Core, FlagStore, Presence, Record, Standing, StoreError, core::locked, gate::Position,
 };
-use crate::stage::Side;
+use crate::stage::{Side, SyncState};
 
 impl Core {
     /// Tells the store again and again that this instance is there, until it
@@ -79,9 +79,7 @@ impl Core {
     fn obey(&self, record: Record) {
         self.recorded.fetch_max(record.epoch, Ordering::SeqCst);
         for side in Side::ALL {
-            // What this instance has seen go wrong, the record does not know.
-            let state = self.sync().get(side).min(record.sync.get(side));
-            self.set_sync(side, state);
+            self.believe(side, record.sync.get(side));
         }
         *locked(&self.forced) = record.forced;
         let now = self.word();
@@ -91,6 +89,22 @@ impl Core {
             if now.stage().authority() != to.stage.authority() {
                 self.taint(to.stage.authority());
             }
+        }
+    }
+
+    /// Takes over what the owner knows of a side. A record may say better things
+    /// than the one before it: an authority is unsynced on record for as long as
+    /// an emergency exit has not settled. But what this instance has seen go
+    /// wrong, the record does not know.
+    fn believe(&self, side: Side, recorded: SyncState) {
+        let clear = || self.untracked[side.index()].load(Ordering::SeqCst) == 0;
+        let was = self.sync().get(side);
+        let worse = was.min(recorded);
+        let now = if clear() { recorded } else { worse };
+        self.change_sync(side, was, now);
+        if !clear() {
+            // It may have gone wrong just now.
+            self.change_sync(side, now, worse);
         }
     }
 
@@ -129,7 +143,7 @@ impl Core {
             return;
         }
         let side = stage.authority().other();
-        self.set_sync(side, crate::stage::SyncState::Unsynced);
+        self.set_sync(side, SyncState::Unsynced);
         tracing::error!(
             target: "tower_migration",
             migration = %self.name(), %side,

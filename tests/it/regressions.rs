@@ -15,8 +15,8 @@ use std::{
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service, ServiceExt};
 use tower_migration::{
-    BoxFuture, Event, FailurePolicy, FlagStore, Limits, MemoryStore, MigrationHandle,
-    MigrationLayer, Reason, Record, Side, Stage, StoreError,
+    BoxFuture, Event, FailurePolicy, FileStore, FlagStore, Limits, MemoryStore, MigrationHandle,
+    MigrationLayer, Reason, Record, Side, Stage, Standing, StoreError,
     compare::Verdict,
     protocol::Head,
     reconcile::{CopyError, Key},
@@ -1050,4 +1050,34 @@ async fn a_copy_whose_target_became_the_authority_takes_both_places() {
     gate.open();
     copying.await.unwrap();
     assert_eq!(next.await.unwrap().status(), 200);
+}
+
+/// On a real clock: the file's locks are looked at by threads.
+#[tokio::test]
+async fn a_follower_hears_that_an_exit_has_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.flag");
+    let (old, latch) = latched(200, "old");
+    let handle = MigrationHandle::open("x", FileStore::create(&path).unwrap()).await.unwrap();
+    let rig = Rig::on(handle, old, Fake::says(200, "new"), |l| l).at(Stage::ReadNew).await;
+    assert_eq!(rig.ask(put("/a", "v2")).await.0, 200); // its leg on old hangs
+    let moved = rig.handle.rollback().await.unwrap();
+    assert_eq!(moved.tainted, ["/a".into()]);
+
+    let follower = MigrationHandle::open("x", FileStore::open(&path).unwrap()).await.unwrap();
+    assert!(!follower.status().sync.old.is_synced(), "{}", follower.status());
+    latch.open();
+    rig.handle.settled().await;
+    let copy = || async { Ok::<(), Infallible>(()) };
+    rig.handle.copy_key(&"/a".into(), Side::New, copy).await.unwrap();
+    rig.handle.shutdown().await;
+    let record = std::fs::read_to_string(&path).unwrap();
+    assert!(record.contains("old = synced\n"), "{record}");
+    let owns = async {
+        while follower.status().standing == Standing::Follower {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(20 * SECOND, owns).await.unwrap();
+    assert!(follower.status().sync.old.is_synced(), "{}", follower.status());
 }

@@ -88,7 +88,7 @@ impl Service<Request<Full<bytes::Bytes>>> for Shelf {
         async move {
             let dice = shelf.dice();
             let path = request.uri().path().to_owned();
-            if dice % 4 == 0 {
+            if dice.is_multiple_of(4) {
                 sleep(MS * u32::from(dice / 8)).await;
             }
             if request.method() == Method::GET {

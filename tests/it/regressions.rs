@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full, StreamBody};
 use std::{
+    collections::HashMap,
     convert::Infallible,
     sync::{
         Arc, Mutex,
@@ -1080,4 +1081,51 @@ async fn a_follower_hears_that_an_exit_has_settled() {
     };
     tokio::time::timeout(20 * SECOND, owns).await.unwrap();
     assert!(follower.status().sync.old.is_synced(), "{}", follower.status());
+}
+
+/// A side that keeps the last body of each path.
+fn table() -> (Fake, Arc<Mutex<HashMap<String, Bytes>>>) {
+    let rows: Arc<Mutex<HashMap<String, Bytes>>> = Arc::default();
+    let at = Arc::clone(&rows);
+    let fake = Fake::new(move |call| {
+        let path = call.uri.path().to_owned();
+        let mut rows = at.lock().unwrap();
+        if call.method == http::Method::PUT {
+            rows.insert(path.clone(), call.body);
+        }
+        let row = rows.get(&path).cloned().unwrap_or_default();
+        async move { Ok(answer(200, row)) }
+    });
+    (fake, rows)
+}
+
+/// On a real clock, as above.
+#[tokio::test]
+#[ignore = "known: copy_key keeps the order of its own process only, and nobody tells the owner \
+            that another one wrote while it copied"]
+async fn a_copy_beside_a_follower_loses_nothing_that_it_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.flag");
+    let ((old, old_rows), (new, new_rows)) = (table(), table());
+    let both = |l: MigrationLayer<Fake>| l.failure_policy(FailurePolicy::RequireBoth);
+    let handle = MigrationHandle::open("x", FileStore::create(&path).unwrap()).await.unwrap();
+    let owner = Rig::on(handle, old.clone(), new.clone(), both);
+    owner.handle.advance().await.unwrap();
+    assert_eq!(owner.ask(put("/a", "v1")).await.0, 200);
+
+    let handle = MigrationHandle::open("x", FileStore::open(&path).unwrap()).await.unwrap();
+    let follower = Rig::on(handle, old, new, both);
+    let key = Key::from("/a");
+    let copied = owner.handle.copy_key(&key, Side::Old, || async {
+        let row = old_rows.lock().unwrap()["/a"].clone();
+        assert_eq!(follower.ask(put("/a", "v2")).await.0, 200); // on both sides
+        new_rows.lock().unwrap().insert("/a".into(), row);
+        Ok::<(), Infallible>(())
+    });
+    let copied = copied.await.is_ok();
+    follower.handle.shutdown().await;
+    let confirmed = copied && owner.handle.confirm_synced(Side::New).await.is_ok();
+    let moved = confirmed && owner.handle.advance().await.is_ok();
+    let (_, read) = owner.ask(get("/a")).await;
+    assert_eq!(read, "v2", "copied {copied}, confirmed {confirmed}, moved {moved}");
 }

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     FlagStore, Forced, Record, Standing, Word,
+    claims::Claims,
     gate::{Gate, Position},
     gates::Entered,
     guard::Guard,
@@ -69,6 +70,7 @@ pub(crate) struct Core {
     pub(super) store: Arc<dyn FlagStore>,
     /// Held while the record is written, until what it says has happened.
     pub(super) saving: tokio::sync::Mutex<Stored>,
+    pub(super) claims: Claims,
     /// Whether somebody else moves the flag.
     follows: AtomicBool,
     /// This start of this process, as the store knows it.
@@ -151,6 +153,7 @@ impl Core {
             guard: options.auto_rollback.clone().map(Guard::new),
             store,
             saving: tokio::sync::Mutex::new(Stored::new(record.epoch, record.sync)),
+            claims: Claims::default(),
             follows: AtomicBool::new(standing == Standing::Follower),
             instance,
             seed: record.seed,

@@ -3,6 +3,7 @@
 
 mod admission;
 mod blocked;
+mod claims;
 mod core;
 mod following;
 mod gate;

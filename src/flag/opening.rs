@@ -58,13 +58,8 @@ impl Core {
     /// An instance that died while this one was not there yet, or while it did
     /// not own the flag.
     async fn look_for_lost_instances(&self) -> Result<(), OpenError> {
-        match self.store.claim().await {
-            Ok(claim) => {
-                if claim.lost_instance() {
-                    self.distrust();
-                }
-                Ok(())
-            }
+        match self.ask_claim().await {
+            Ok(_) => Ok(()),
             // It is asked again before every step.
             Err(error) if error.kind() == StoreErrorKind::Shared => Ok(()),
             Err(error) => Err(error.into()),

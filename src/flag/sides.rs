@@ -53,6 +53,16 @@ impl Core {
         }
     }
 
+    /// A dirty key has been mended. If it was the last that the authority is
+    /// wrong on, its record need not call it unsynced any more.
+    pub(crate) fn note_if_healed(&self) {
+        let stage = self.word().stage();
+        let right = stage.authority().other();
+        if stage.is_two_sided() && self.dirty().count(RightSide::Is(right)).0 == 0 {
+            self.note_sync();
+        }
+    }
+
     fn mark(&self, keys: &Keys, right: Side) {
         let wrong = right.other();
         if keys.is_empty() {

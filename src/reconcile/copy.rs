@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{Key, Keys, Place};
 use crate::{
-    flag::{Kind, Mark, MigrationHandle, Word},
+    flag::{Claim, Kind, Mark, MigrationHandle, StoreErrorKind, Word},
     stage::{
         CopyPlaces, CopyStart, CopyWay, Side, Stage, copy_places, copy_repeats, copy_start,
         copy_way,
@@ -54,6 +54,12 @@ pub enum CopyError<E> {
     /// from the other side, or confirm this one with
     /// [`confirm_synced`](MigrationHandle::confirm_synced).
     Unsynced(Side),
+    /// Another process obeys the same flag: it writes without knowing of the
+    /// copy's place, and could be overwritten. Copy when it has ended, in the
+    /// process that owns the flag.
+    Shared,
+    /// The flag's store did not say whether another process is there.
+    Store(String),
     /// Writes of the key came in between all the time.
     Contended,
     /// The closure failed. The key is dirty now: its target may be half
@@ -75,6 +81,8 @@ impl<E: fmt::Display> fmt::Display for CopyError<E> {
             Self::Unsynced(side) => {
                 write!(f, "{side} is not synced, so it may lack what would be overwritten")
             }
+            Self::Shared => f.write_str("another process obeys the same flag"),
+            Self::Store(error) => f.write_str(error),
             Self::Contended => f.write_str("writes of the key came in between all the time"),
             Self::Failed(error) => write!(f, "the copy failed: {error}"),
         }
@@ -87,6 +95,8 @@ impl<E: Error + 'static> Error for CopyError<E> {}
 struct Admitted {
     mark: Mark,
     places: CopyPlaces,
+    /// Keeps other instances out.
+    _alone: Arc<Claim>,
     /// Keeps a step to a one-sided stage waiting, where the target is the
     /// authority.
     _step_waits: Option<OwnedRwLockReadGuard<()>>,
@@ -341,6 +351,9 @@ impl MigrationHandle {
 
     fn copied(&self, key: &Key, found: Option<u64>, attempts: u32, absorbed: usize) -> Copied {
         let cleaned = found.is_some_and(|marks| self.core.dirty().clear(key, marks));
+        if cleaned {
+            self.core.note_if_healed();
+        }
         self.core.counters.copied(true);
         Copied { attempts, cleaned, absorbed }
     }
@@ -359,6 +372,10 @@ impl MigrationHandle {
                 CopyStart::NotSettled => return Err(CopyError::NotSettled),
                 CopyStart::Go => {}
             }
+            let alone = self.core.claim_copy().await.map_err(|error| match error.kind() {
+                StoreErrorKind::Shared | StoreErrorKind::NotOwner => CopyError::Shared,
+                _ => CopyError::Store(error.to_string()),
+            })?;
             let places = copy_places_under(word, from);
             let step_waits = match places {
                 CopyPlaces::Target => None,
@@ -366,7 +383,7 @@ impl MigrationHandle {
             };
             if let Ok(mut mark) = self.core.admit_leg(word, Kind::other_write(from.other())) {
                 mark.list(&format!("copy {key}").into(), Instant::now());
-                return Ok(Admitted { mark, places, _step_waits: step_waits });
+                return Ok(Admitted { mark, places, _alone: alone, _step_waits: step_waits });
             }
         }
     }

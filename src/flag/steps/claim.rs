@@ -15,12 +15,12 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::flag) struct Turn {
     _lock: OwnedMutexGuard<()>,
-    _claim: Claim,
+    _claim: Option<Arc<Claim>>,
 }
 
 impl Turn {
     pub(super) fn new(lock: OwnedMutexGuard<()>) -> Self {
-        Self { _lock: lock, _claim: Claim::default() }
+        Self { _lock: lock, _claim: None }
     }
 }
 
@@ -32,7 +32,7 @@ impl Core {
             return Err(Reason::Follower);
         }
         match self.ask_claim().await {
-            Ok(claim) => Ok(Turn { _claim: claim, ..turn }),
+            Ok(claim) => Ok(Turn { _claim: Some(claim), ..turn }),
             Err(error) if error.kind() == StoreErrorKind::Shared => Err(Reason::Shared),
             Err(error) if urgency == Urgency::Orderly => Err(Reason::Store(error)),
             Err(error) => {
@@ -48,7 +48,7 @@ impl Core {
             return Err(Reason::Follower);
         }
         match self.ask_claim().await {
-            Ok(claim) => Ok(Turn { _claim: claim, ..turn }),
+            Ok(claim) => Ok(Turn { _claim: Some(claim), ..turn }),
             Err(error) => {
                 self.unclaimed(&error);
                 Ok(turn)
@@ -64,22 +64,11 @@ impl Core {
         );
     }
 
-    async fn ask_claim(&self) -> Result<Claim, StoreError> {
-        let asking = timeout_at(later(self.options.hold), self.store.claim());
-        let claim = asking.await.map_err(|_| {
-            StoreError::of(StoreErrorKind::Other, "the flag's store did not answer in time")
-        })??;
-        if claim.lost_instance() {
-            self.distrust();
-        }
-        Ok(claim)
-    }
-
     /// The turn, after it was given away.
     pub(super) async fn turn_again(&self) -> Turn {
         let turn = Turn::new(Arc::clone(&self.step).lock_owned().await);
         match self.ask_claim().await {
-            Ok(claim) => Turn { _claim: claim, ..turn },
+            Ok(claim) => Turn { _claim: Some(claim), ..turn },
             Err(_) => turn,
         }
     }

@@ -31,7 +31,13 @@ impl Core {
         }
         // What another instance knows of the side, this one does not.
         let turn = Turn::new(turn);
+        let trusted = self.sync().get(side);
         let _turn = self.claim(turn, Urgency::Orderly).await.map_err(blocked)?;
+        let state = self.sync().get(side);
+        if state < trusted {
+            // That an instance was lost is news to whoever gave their word.
+            return Err(blocked(Reason::NotSynced { side, state }));
+        }
         // Set before it is saved: a failure meanwhile makes it suspect again,
         // and that stays.
         let before = self.sync().get(side);

@@ -89,7 +89,8 @@ pub trait FlagStore: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Standing::Owner)))
     }
 
-    /// The right to take one step: nobody joins while the claim lives. Refused
+    /// The right to take one step, or to copy keys: nobody joins while the claim
+    /// lives. Refused
     /// with [`Shared`](StoreErrorKind::Shared) while another instance is there
     /// that would miss the flip.
     ///
@@ -135,18 +136,18 @@ pub enum Standing {
     Follower,
 }
 
-/// The right to take one step, until it is dropped.
+/// The right to take one step, or to copy keys, until it is dropped.
 #[derive(Default)]
 pub struct Claim {
     lost: bool,
-    _kept: Option<Box<dyn Any + Send + Sync>>,
+    kept: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Claim {
     /// A claim that ends when `kept` is dropped.
     #[must_use]
     pub fn new(kept: impl Any + Send + Sync) -> Self {
-        Self { lost: false, _kept: Some(Box::new(kept)) }
+        Self { lost: false, kept: Some(Box::new(kept)) }
     }
 
     /// Says that an instance has ended without a farewell since the last claim:
@@ -155,6 +156,11 @@ impl Claim {
     pub fn with_lost_instance(mut self, lost: bool) -> Self {
         self.lost = lost;
         self
+    }
+
+    /// Whether anybody joins only after it.
+    pub(crate) const fn keeps_others_out(&self) -> bool {
+        self.kept.is_some()
     }
 
     pub(crate) const fn lost_instance(&self) -> bool {

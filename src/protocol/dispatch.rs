@@ -21,7 +21,8 @@ use crate::stage::{Role, Side, Stage};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dispatch {
-    /// The stage that the request was admitted under.
+    /// The stage that the request was admitted under. `ReadNew` for one whose keys
+    /// a [`ramp`](crate::MigrationHandle::ramp) covers.
     pub stage: Stage,
     /// The side that this leg runs on.
     pub side: Side,

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tokio_test::{assert_pending, task};
 use tower_migration::{
-    Alarm, AlarmReason, AutoRollback, Blocked, ConfigError, Limits, MigrationHandle,
+    Alarm, AlarmReason, AutoRollback, Blocked, ConfigError, FileStore, Limits, MigrationHandle,
     MigrationLayer, Reason, Side, Stage,
 };
 
@@ -442,4 +442,45 @@ fn what_cannot_work_is_refused_when_the_handle_is_built() {
     let none = built(new());
     assert!(matches!(none, ConfigError::Missing { .. }));
     assert_eq!(none.to_string(), "a threshold of auto_rollback is missing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ramp_on_which_new_fails_is_ended() {
+    let handle = MigrationHandle::builder("test").auto_rollback(errors()).build().unwrap();
+    let rig = Rig::on(handle, Fake::says(200, "old"), Fake::says(200, "new"), |layer| layer)
+        .at(Stage::WriteBoth)
+        .await;
+    rig.handle.ramp(1.0).await.unwrap();
+    rig.new.becomes(&Fake::says(500, "new"));
+    reads(&rig, 12).await;
+    looked_at().await;
+    let status = rig.handle.status();
+    assert_eq!((status.stage, status.ramp), (Stage::WriteBoth, 0.0), "{status}");
+    assert_eq!(rig.ask(get("/a")).await, (200, "old".to_owned()));
+    rolled_back(&rig.handle.ramp(0.1).await.unwrap_err());
+    rolled_back(&rig.handle.advance().await.unwrap_err());
+    assert!(rig.handle.rearm().is_some());
+    rig.handle.ramp(0.1).await.unwrap();
+}
+
+/// On a real clock: the file's locks are looked at by threads.
+#[tokio::test]
+async fn a_follower_raises_an_alarm_and_moves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = || FileStore::create_or_open(dir.path().join("x.flag")).unwrap();
+    let owner = MigrationHandle::open("x", store()).await.unwrap();
+    owner.advance().await.unwrap();
+    owner.confirm_synced(Side::New).await.unwrap();
+    owner.advance().await.unwrap();
+    let config = errors().window(SECOND);
+    let builder = MigrationHandle::builder("x").auto_rollback(config);
+    let follower = builder.open(store()).await.unwrap();
+    let rig = Rig::on(follower, Fake::says(200, "old"), Fake::says(500, "new"), |layer| layer);
+    while rig.handle.status().alarm.is_none() {
+        reads(&rig, 12).await;
+        tokio::time::sleep(MS * 20).await;
+    }
+    let status = rig.handle.status();
+    assert_eq!(status.stage, Stage::ReadNew);
+    assert!(status.auto_rollback.is_none(), "{status}");
 }

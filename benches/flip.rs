@@ -34,7 +34,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Builder, time::Instant};
+use tokio::{
+    runtime::Builder,
+    time::{Instant, sleep},
+};
 use tower_layer::Layer;
 use tower_migration::{FileStore, MemoryStore, MigrationHandle, MigrationLayer, Side, Stage};
 
@@ -68,6 +71,8 @@ async fn held(handle: MigrationHandle, flips: u32, clients: u32) -> Vec<Duration
     let mut times = Vec::new();
     for _ in 0..flips {
         for to in [Stage::ReadNew, Stage::WriteBoth] {
+            // Else the clients would hardly be under way again.
+            sleep(Duration::from_millis(5)).await;
             times.push(handle.move_to(to).await.expect("a step in order").held);
         }
     }

@@ -4,6 +4,7 @@
 //! sampled, never come here: [`ResponseFuture`](crate::future::ResponseFuture)
 //! hands them straight to their side.
 
+mod both_legs;
 mod guard;
 mod leg;
 mod other_leg;

@@ -11,9 +11,9 @@ use tracing::Instrument;
 
 use super::{
     Ready, Settings,
+    both_legs::Write,
     leg::{LegEnd, leg},
     record::{Record, Report},
-    write::Write,
 };
 use crate::{
     flag::Mark,

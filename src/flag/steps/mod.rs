@@ -18,32 +18,33 @@
 mod automatic;
 mod claim;
 mod confirm;
+mod flip;
 mod held;
 mod hurried;
 mod lent;
 mod record;
+mod wait;
 
 use std::{
-    future::poll_fn,
-    pin::pin,
     sync::{Arc, atomic::Ordering},
-    task::Poll,
     time::Duration,
 };
 
-use tokio::{
-    sync::OwnedRwLockWriteGuard,
-    time::{Instant, timeout_at},
-};
+use tokio::time::timeout_at;
 
 pub(super) use self::record::Stored;
-use self::{claim::Turn, held::Commit, lent::Lent};
-use super::{Blocked, Core, Kind, Moved, OldestWrite, Reason, Word, gate::Position, later};
+use self::{
+    claim::Turn,
+    held::Commit,
+    lent::Lent,
+    wait::{NoCopies, first_of},
+};
+use super::{Blocked, Core, Moved, Reason, gate::Position, later};
 use crate::{
-    reconcile::{Key, RightSide},
+    reconcile::RightSide,
     stage::{
-        Passage, Permission, Share, Side, Stage, SyncState, Urgency, passage, permission,
-        ramp_passage, ramp_permission,
+        Passage, Permission, Share, Side, Stage, Urgency, passage, permission, ramp_passage,
+        ramp_permission,
     },
 };
 
@@ -70,9 +71,6 @@ impl Target {
         }
     }
 }
-
-/// While it is there, no copy to the authority runs.
-type NoCopies = OwnedRwLockWriteGuard<()>;
 
 impl Core {
     pub(super) async fn step(
@@ -217,68 +215,6 @@ impl Core {
         Arc::strong_count(&self.step) > 1
     }
 
-    pub(crate) fn is_settled(&self) -> bool {
-        let slot = self.word().settling_slot();
-        self.ledger.earlier_writes(slot) == 0 && !self.ledger.is_lingering(slot)
-    }
-
-    /// Waits for the writes of earlier epochs, at most `limit`, or until the
-    /// step has lost its turn.
-    pub(super) async fn wait_settled(
-        &self,
-        limit: Duration,
-        lost: impl Future<Output = ()>,
-    ) -> Result<(), Reason> {
-        let began = Instant::now();
-        let settled = self.ledger.settled(|| self.word().settling_slot());
-        match timeout_at(later(limit), first_of(settled, lost)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(())) => Err(Reason::Overtaken),
-            Err(_) => Err(self.not_settled(began.elapsed())),
-        }
-    }
-
-    /// What keeps the stage from being settled.
-    fn not_settled(&self, waited: Duration) -> Reason {
-        let (writes, oldest) = self.earlier_writes();
-        Reason::NotSettled { writes, waited, oldest }
-    }
-
-    /// How many writes of earlier epochs run, and the oldest.
-    pub(in crate::flag) fn earlier_writes(&self) -> (u64, Option<OldestWrite>) {
-        let slot = self.word().settling_slot();
-        let writes = self.ledger.earlier_writes(slot);
-        // It may have ended in between.
-        (writes, self.ledger.oldest_write(slot).filter(|_| writes > 0))
-    }
-
-    /// Waits until no copy to the authority is left, and lets no new one in.
-    async fn shut_out_copies(&self, lost: impl Future<Output = ()>) -> Result<NoCopies, Reason> {
-        let began = Instant::now();
-        let ended = Arc::clone(&self.copies).write_owned();
-        match timeout_at(later(self.options.step_deadline), first_of(ended, lost)).await {
-            Ok(Ok(none)) => Ok(none),
-            Ok(Err(())) => Err(Reason::Overtaken),
-            Err(_) => {
-                let target = self.word().stage().authority();
-                let writes = self.ledger.in_flight(Kind::other_write(target));
-                let oldest = None;
-                Err(Reason::NotSettled { writes, waited: began.elapsed(), oldest })
-            }
-        }
-    }
-
-    pub(super) async fn is_overtaken(&self) {
-        loop {
-            let mut overtaken = pin!(self.overtaken.notified());
-            overtaken.as_mut().enable();
-            if self.overtaking.load(Ordering::SeqCst) > 0 {
-                return;
-            }
-            overtaken.await;
-        }
-    }
-
     pub(in crate::flag) async fn close(&self) {
         self.ledger.quiet().await;
         // A step under way is waited for; one that cannot come to an end, since
@@ -297,118 +233,6 @@ impl Core {
         // A follower's dirty keys are on nobody's record.
         self.leave(follows && self.has_doubts()).await;
         self.publish();
-    }
-
-    // === the parts of a step ===
-
-    /// The word of the next epoch, `at` this position.
-    fn next_word(&self, at: Position, epoch: u64) -> Word {
-        let now = self.word();
-        match self.ledger.free_slot(now.slot()) {
-            Some(slot) => Word::new(at, epoch, slot),
-            None => Word::new(at, epoch, now.slot()).shared(),
-        }
-    }
-
-    /// Opens an epoch where the flag stands.
-    pub(super) fn open_epoch(&self, flags: impl FnOnce(Word) -> Word) {
-        let now = self.word();
-        self.set_word(flags(self.next_word(now.position(), now.epoch() + 1)));
-    }
-
-    pub(super) fn set_word(&self, word: Word) {
-        let before = self.word();
-        self.gate().store(word);
-        if !word.raises() {
-            self.unrecorded.store(false, Ordering::SeqCst);
-        }
-        self.ledger.moved(before, word);
-        if !word.holds() {
-            self.released.notify_waiters();
-        }
-    }
-
-    /// The order of keys ends where the one-sided stages begin. A leg of the
-    /// stage before may still run, or queue for its turn, when its client has
-    /// gone and sends the same key again: that newer write must not be passed by
-    /// it. So new writes wait until the legs on their side have ended, as long
-    /// as any hold may last; the flag has moved, and reads go on.
-    fn release_after_legs(&self, word: Word, side: Side) {
-        let release = move |core: &Self| {
-            if core.gate().release(word) {
-                core.released.notify_waiters();
-            }
-        };
-        let (true, Some(core)) = (self.order.has_legs_on(side), self.me.upgrade()) else {
-            return release(self);
-        };
-        tokio::spawn(async move {
-            let ended = core.order.until(|| !core.order.has_legs_on(side));
-            if timeout_at(later(core.options.hold), ended).await.is_err() {
-                let (keys, _) = core.order.running_on(side);
-                tracing::warn!(
-                    target: "tower_migration",
-                    migration = %core.name(), %side, keys = ?keys.get(..16).unwrap_or(&keys),
-                    "legs of the stage before still run: they may land after newer writes"
-                );
-            }
-            release(&core);
-        });
-    }
-
-    /// Opens an epoch elsewhere.
-    pub(in crate::flag) fn flip(&self, at: Position, epoch: u64, flags: impl FnOnce(Word) -> Word) {
-        let from = self.word().position();
-        let to = at.stage;
-        if !to.is_two_sided() {
-            self.set_sync(to.authority().other(), SyncState::Unsynced);
-        }
-        let word = flags(self.next_word(at, epoch));
-        let leaves_order = from.stage.is_two_sided() && !to.is_two_sided();
-        let word = if leaves_order { word.holding() } else { word };
-        self.set_word(word);
-        if leaves_order {
-            self.release_after_legs(word, to.authority());
-        }
-        if !to.is_two_sided() {
-            self.dirty().one_sided(to);
-        }
-        self.count_anew(to, word.epoch());
-        if from.stage == to {
-            self.counters.ramped();
-        } else {
-            self.counters.step(from.stage, to);
-            self.changes.send_replace(to);
-        }
-        if self.in_memory && !self.warned_in_memory.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                target: "tower_migration",
-                migration = %self.name(),
-                "the stage is kept in memory only: a restart forgets it"
-            );
-        }
-        tracing::info!(
-            target: "tower_migration",
-            migration = %self.name(), from = %from.stage, %to, ramp = %at.share,
-            epoch = word.epoch(),
-            "stage changed"
-        );
-    }
-
-    pub(super) fn moved(&self, from: Stage, held: Duration, tainted: Vec<Key>) -> Moved {
-        let word = self.word();
-        let upgraded = self.upgraded.iter().map(|n| n.load(Ordering::Relaxed)).sum();
-        if upgraded > 0 && word.stage() != from {
-            tracing::warn!(
-                target: "tower_migration",
-                migration = %self.name(),
-                upgraded,
-                "upgraded connections stay with the side they began on"
-            );
-        }
-        let sync = self.sync().get(word.stage().authority());
-        let ramp = word.share().as_f64();
-        Moved { from, to: word.stage(), ramp, epoch: word.epoch(), held, tainted, sync, upgraded }
     }
 }
 
@@ -430,18 +254,4 @@ pub(super) const fn permission_between(
     } else {
         permission(from.stage, to.stage, urgency)
     }
-}
-
-/// Which of the two comes first; the first one wins a tie.
-async fn first_of<T>(
-    first: impl Future<Output = T>,
-    second: impl Future<Output = ()>,
-) -> Result<T, ()> {
-    let mut first = pin!(first);
-    let mut second = pin!(second);
-    poll_fn(|cx| match first.as_mut().poll(cx) {
-        Poll::Ready(first) => Poll::Ready(Ok(first)),
-        Poll::Pending => second.as_mut().poll(cx).map(Err),
-    })
-    .await
 }

@@ -4,13 +4,16 @@ use std::{
     fmt,
     marker::PhantomData,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use crate::{dispatch::poll_leg, flag::Mark, protocol::Protocol};
+use crate::{
+    flag::{End, Mark},
+    protocol::Protocol,
+};
 
 pin_project! {
     /// The answer to come.
@@ -69,26 +72,58 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = match this.state.project() {
-            StateProj::Old { future } => ready!(poll_leg(this.mark.as_mut(), || future.poll(cx))),
-            StateProj::New { future } => ready!(poll_leg(this.mark.as_mut(), || future.poll(cx))),
+        let (mark, began) = (this.mark, *this.began);
+        if let Some(mark) = mark {
+            // A panic passes through. Whoever catches it drops this later, which
+            // must not look as if the client had hung up.
+            mark.set_end(End::Unknown);
+        }
+        // The answer is handed on where it comes from: it is moved as seldom as
+        // can be.
+        let polled = match this.state.project() {
+            StateProj::Old { future } => match future.poll(cx) {
+                Poll::Ready(answer) => {
+                    return Poll::Ready(hand_on::<P, _, _, _>(answer, mark, began));
+                }
+                Poll::Pending => Poll::Pending,
+            },
+            StateProj::New { future } => match future.poll(cx) {
+                Poll::Ready(answer) => {
+                    return Poll::Ready(hand_on::<P, _, _, _>(answer, mark, began));
+                }
+                Poll::Pending => Poll::Pending,
+            },
             StateProj::Both { future } => return future.poll(cx),
         };
-        let mut mark = this.mark.take();
-        match answer {
-            Ok(answer) => {
-                if let Some(mark) = &mut mark {
-                    mark.set_head(P::glance(&answer).into());
-                    if let Some(began) = this.began {
-                        mark.record(began.elapsed());
-                    }
+        if let Some(mark) = mark {
+            mark.set_end(End::Dropped);
+        }
+        polled
+    }
+}
+
+#[inline]
+fn hand_on<P, Req, Res, E>(
+    answer: Result<Res, E>,
+    mark: &mut Option<Mark>,
+    began: Option<Instant>,
+) -> Result<P::Answer, E>
+where
+    P: Protocol<Req, Res>,
+{
+    match answer {
+        Ok(answer) => {
+            if let Some(mark) = mark {
+                mark.set_head(P::glance(&answer).into());
+                if let Some(began) = began {
+                    mark.record(began.elapsed());
                 }
-                Poll::Ready(Ok(P::pass(answer, mark)))
             }
-            Err(error) => {
-                mark.into_iter().for_each(Mark::failed);
-                Poll::Ready(Err(error))
-            }
+            Ok(P::pass(answer, mark.take()))
+        }
+        Err(error) => {
+            mark.take().into_iter().for_each(Mark::failed);
+            Err(error)
         }
     }
 }

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use crate::{
     dispatch::{Ready, Settings, dual_write, plain, watched_read},
-    flag::{Admission, BoxFuture, Plan, Word},
+    flag::{Admission, BoxFuture, Kind, Mark, Plan, Word},
     future::ResponseFuture,
     protocol::{Http, Protocol, Seam},
     stage::{Operation, Side},
@@ -151,7 +151,7 @@ where
     }
 
     #[inline]
-    fn call(&mut self, mut request: Req) -> Self::Future {
+    fn call(&mut self, request: Req) -> Self::Future {
         let core = &self.settings.core;
         core.ensure_published();
         let protocol = &self.settings.protocol;
@@ -162,33 +162,29 @@ where
             return self.serve(dispatch.side, request, None);
         }
         let kind = protocol.classify(&request);
-        let operation = kind.unwrap_or(Operation::Read);
+        let word = core.word();
+        let side = word.stage().authority();
         // Decided before anything is copied or spawned.
-        let admitted = core.admit(operation, |word| match kind {
-            Some(Operation::Write) => Plan::write(word.stage()),
+        let mut sampled = false;
+        let alone = match kind {
+            None => None,
+            Some(operation) if !word.stage().is_two_sided() => Some(operation),
+            Some(Operation::Write) => None,
+            Some(Operation::Read) if word.ramps() => None,
             Some(Operation::Read) => {
-                let stage = self.settings.stage_of_read(word, &request);
-                Plan {
-                    stage,
-                    other: self.settings.read_fallback.is_some(),
-                    shadow: self.settings.samples(stage.authority()),
-                }
+                sampled = self.settings.samples(side);
+                let covered = self.settings.read_fallback.is_some();
+                (!sampled && !covered).then_some(Operation::Read)
             }
-            None => Plan::alone(word.stage()),
-        });
-        let Ok(admission) = admitted else {
-            return self.hold(request);
         };
-        let side = admission.stage.authority();
-        if kind.is_none() {
-            core.counters.upgrade(side);
-            protocol.leaves(&mut request, side, &core.upgraded);
+        // Most requests need one leg and have it at once.
+        if let Some(operation) = alone
+            && (operation == Operation::Read || !word.holds())
+            && let Ok(mark) = core.admit_leg(word, Kind::authority(operation, side))
+        {
+            return self.serve(side, request, Some(mark));
         }
-        if admission.other.is_none() && admission.shadows.is_none() {
-            return self.serve(side, request, Some(admission));
-        }
-        self.release_all_but(side);
-        self.dispatch(operation, side, admission, request)
+        self.route(kind, sampled, request)
     }
 }
 
@@ -199,7 +195,7 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         &mut self,
         side: Side,
         request: Req,
-        admission: Option<Admission>,
+        mut mark: Option<Mark>,
     ) -> FutureOf<Old, New, P, Req>
     where
         Old: Service<
@@ -213,7 +209,6 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         Req: Send + 'static,
     {
         self.release_all_but(side);
-        let mut mark = admission.map(|admission| admission.authority);
         self.settings.name(&request, mark.as_mut());
         let ready = match side {
             Side::Old => std::mem::take(&mut self.old_ready),
@@ -234,6 +229,52 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
             Side::Old => ResponseFuture::old(self.old.call(request), mark, began),
             Side::New => ResponseFuture::new(self.new.call(request), mark, began),
         }
+    }
+
+    /// Whatever is more than one leg, raced a flip, or has to wait for one.
+    #[inline(never)]
+    fn route<Req>(
+        &mut self,
+        kind: Option<Operation>,
+        sampled: bool,
+        mut request: Req,
+    ) -> FutureOf<Old, New, P, Req>
+    where
+        Old: Service<
+                Req,
+                Response: Send + 'static,
+                Error: fmt::Display + Send + 'static,
+                Future: Send,
+            >,
+        New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>,
+        P: Protocol<Req, Old::Response>,
+        Req: Send + 'static,
+    {
+        let core = &self.settings.core;
+        let operation = kind.unwrap_or(Operation::Read);
+        let admitted = core.admit(operation, |word| match kind {
+            Some(Operation::Write) => Plan::write(word.stage()),
+            Some(Operation::Read) => {
+                let stage = self.settings.stage_of_read(word, &request);
+                let ramped = word.ramps() && self.settings.samples(stage.authority());
+                let other = self.settings.read_fallback.is_some();
+                Plan { stage, other, shadow: sampled || ramped }
+            }
+            None => Plan::alone(word.stage()),
+        });
+        let Ok(admission) = admitted else {
+            return self.hold(request);
+        };
+        let side = admission.stage.authority();
+        if kind.is_none() {
+            core.counters.upgrade(side);
+            self.settings.protocol.leaves(&mut request, side, &core.upgraded);
+        }
+        if admission.other.is_none() && admission.shadows.is_none() {
+            return self.serve(side, request, Some(admission.authority));
+        }
+        self.release_all_but(side);
+        self.dispatch(operation, side, admission, request)
     }
 
     /// Two legs, or one and a shadow.

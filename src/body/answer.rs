@@ -38,7 +38,8 @@ pin_project! {
     #[project = InnerProj]
     enum Inner<B: Body> {
         Passed { #[pin] body: B },
-        Kept { kept: Kept<B> },
+        // Boxed: it is rare, and every answer has room for it.
+        Kept { kept: Box<Kept<B>> },
         Own { data: Bytes },
     }
 }
@@ -50,8 +51,8 @@ impl<B: Body> AnswerBody<B> {
     }
 
     /// The authority's body of a dual write.
-    pub(crate) const fn kept(kept: Kept<B>) -> Self {
-        Self { inner: Inner::Kept { kept }, mark: None, sink: None }
+    pub(crate) fn kept(kept: Kept<B>) -> Self {
+        Self { inner: Inner::Kept { kept: Box::new(kept) }, mark: None, sink: None }
     }
 }
 

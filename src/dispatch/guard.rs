@@ -28,7 +28,7 @@ pub(super) fn guarded<T>(hook: impl FnOnce() -> T) -> Option<T> {
 /// Polls a leg whose panics pass through. Whoever catches one drops the future
 /// later, which must not look as if the client had hung up.
 #[inline]
-pub(crate) fn poll_leg<T>(mark: Option<&mut Mark>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+fn poll_leg<T>(mark: Option<&mut Mark>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
     let Some(mark) = mark else {
         return poll();
     };

@@ -27,7 +27,6 @@ use crate::{
 };
 
 use self::guard::guarded;
-pub(crate) use self::guard::poll_leg;
 pub(crate) use self::read::{plain, watched_read};
 pub(crate) use self::write::dual_write;
 

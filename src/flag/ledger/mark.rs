@@ -77,8 +77,14 @@ impl Mark {
     pub(crate) fn set_head(&mut self, end: End) {
         self.end = end;
         if let Some(id) = self.listed {
-            self.shard.roster().change(id, |entry| entry.answered = true);
+            self.note_answered(id);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_answered(&self, id: NonZeroU32) {
+        self.shard.roster().change(id, |entry| entry.answered = true);
     }
 
     /// Says whether the leg may still land after the mark is gone: a write
@@ -160,9 +166,28 @@ impl Mark {
 impl Drop for Mark {
     #[inline]
     fn drop(&mut self) {
-        let row = usize::from(self.row);
+        if self.listed.is_some() || self.lingers {
+            self.end_slowly();
+        } else {
+            self.ledger.wake_if(self.finish());
+        }
+    }
+}
+
+impl Mark {
+    #[inline]
+    fn finish(&self) -> bool {
+        let of_kind = &self.shard.finished[usize::from(self.row)][self.kind.index()];
+        protocol::finish(&of_kind[self.end as usize], &self.ledger.waiting)
+    }
+
+    /// The end of a mark that has left traces elsewhere. Apart, so that the many
+    /// others do not carry it along.
+    #[cold]
+    #[inline(never)]
+    fn end_slowly(&self) {
         if self.lingers {
-            self.ledger.lingering.add(row, self.kind.side());
+            self.ledger.lingering.add(usize::from(self.row), self.kind.side());
         }
         // Under one lock, so that no one finds a write that has a name running
         // without it.
@@ -171,8 +196,7 @@ impl Drop for Mark {
             roster.remove(id);
             roster
         });
-        let finished = &self.shard.finished[row][self.kind.index()][self.end as usize];
-        let awaited = protocol::finish(finished, &self.ledger.waiting);
+        let awaited = self.finish();
         drop(roster);
         self.ledger.wake_if(awaited);
     }

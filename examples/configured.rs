@@ -26,9 +26,10 @@ use tokio::{net::TcpListener, sync::RwLock};
 use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_migration::{
-    BoxError, Event, FailurePolicy, Limits, MemoryStore, MigrationHandle, MigrationLayer,
-    Operation, Side, WriteOrder,
+    AutoRollback, BoxError, Event, FailurePolicy, FileStore, Limits, MigrationHandle,
+    MigrationLayer, Operation, Side, WriteOrder,
     compare::{Answers, Compare, Diff, ExactBody, Headers, Status},
+    gates,
     protocol::{ByMethod, Classify, Head},
 };
 
@@ -52,14 +53,26 @@ fn things() -> Router {
 }
 
 /// The handle, by which the flag is moved and watched.
-async fn handle() -> Result<MigrationHandle, BoxError> {
+async fn handle(flag: &std::path::Path) -> Result<MigrationHandle, BoxError> {
     let migration = MigrationHandle::builder("things") // the label of all metrics and log lines
         .dirty_keys(10_000) // keys that may differ, in memory; one more un-syncs the side
         .recent_mismatches(16) // how many `recent_mismatches()` remembers
         .hold(Duration::from_millis(500)) // how long a flip may keep writes waiting
         .step_deadline(Duration::from_secs(5)) // how long a step waits for writes before that
         .linger(Duration::from_secs(2)) // how long a cut-off write may still land
-        .open(MemoryStore::new()) // where the stage is kept; in production not in memory
+        // A step towards new has to pass these.
+        .gate(gates::MinComparisons::new(1)?) // this many shadow reads in the present stage
+        .gate(gates::MaxMismatchShare::new(0.9)?) // of which so few differed, for 95 % certain
+        .gate(gates::named("office hours", |_: &gates::Evidence| Ok(()))) // or one of one's own
+        // Back to old by itself, once, if new fails its clients.
+        .auto_rollback(
+            AutoRollback::new()
+                .error_share(0.05) // this share of them
+                .slow_share(Duration::from_secs(1), 0.1) // or so many wait for longer than that
+                .window(Duration::from_secs(30)) // in so short a time
+                .min_samples(100), // and of so many at least
+        )
+        .open(FileStore::create_or_open(flag)?) // where the stage is kept, also for a restart
         .await?;
     migration.set_shadow_rate(1.0)?; // compares every read in the two-sided stages
     Ok(migration)
@@ -102,6 +115,8 @@ fn app(migration: &MigrationHandle, old: Router, new: Router) -> Result<Router, 
             let id = HeaderValue::from_static("write-1");
             request.headers_mut().insert("x-request-id", id);
         })
+        // While a ramp lasts: who goes ahead, if not a share of the keys.
+        .ramp_by(|head: &Head<'_>| head.headers.get("x-tenant")?.to_str().ok().map(str::to_owned))
         .strip_extension::<MatchedPath>() // copies do not carry it
         .dispatch_header(HeaderName::from_static("x-migration")) // tells a remote side its leg
         // What counts as the same answer: these three, and a rule of one's own.
@@ -118,7 +133,8 @@ fn app(migration: &MigrationHandle, old: Router, new: Router) -> Result<Router, 
             _ => {}
         })
         .read_fallback(Duration::from_millis(500))? // the other side covers for a failed read
-        .durations(true); // one-sided requests are timed too
+        .durations(true) // one-sided requests are timed too
+        .name_writes(true); // and their writes named, where they hold up a step
 
     // Operators' routes, past the layer: not for the public.
     Ok(Router::new()
@@ -162,6 +178,7 @@ async fn try_out(app: &Router, migration: &MigrationHandle) -> Result<(), BoxErr
         ("POST /migration/rollback", ""), // and back, at once: nothing is missing
         ("GET /things/zrh", ""),
         ("POST /migration/advance", ""),
+        ("GET /things/zrh", ""),         // for the gates
         ("POST /migration/advance", ""), // new alone
         ("GET /migration", ""),
     ];
@@ -180,7 +197,8 @@ async fn try_out(app: &Router, migration: &MigrationHandle) -> Result<(), BoxErr
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let migration = handle().await?;
+    let dir = tempfile::tempdir()?; // a service keeps its flag where its data is
+    let migration = handle(&dir.path().join("things.flag")).await?;
     let app = app(&migration, things(), things())?;
     if std::env::args().any(|arg| arg == "--serve") {
         let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -172,7 +172,11 @@ where
         }
         let answer =
             ahead.map(|answer| answer.map(|(ahead, mark)| P::keep(ahead, self.kept_end(mark))));
-        if reply(policy, self.synced || moved, outcome, theirs) == Reply::PartialWrite {
+        // Two answers that name different things agree in their outcomes only; in
+        // a ramp that is not enough, since either side is read from.
+        let apart = self.word.ramps() && self.record.is_dirty();
+        let reply = reply(policy, self.synced || moved, outcome, theirs);
+        if apart || reply == Reply::PartialWrite {
             return Ok(self.refuse(Refused::PartialWrite));
         }
         match answer {

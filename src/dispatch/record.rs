@@ -36,6 +36,8 @@ struct State {
     late: Option<Vec<Place>>,
     /// Something else may have been done to a late key meanwhile.
     overlapped: bool,
+    /// Both outcomes are known, and the sides may differ.
+    dirty: bool,
 }
 
 impl<P: Send + Sync + 'static> Record<P> {
@@ -58,6 +60,7 @@ impl<P: Send + Sync + 'static> Record<P> {
                 results: [None, None],
                 late: Some(Vec::new()),
                 overlapped: false,
+                dirty: false,
             }),
         });
         let report =
@@ -110,6 +113,11 @@ impl<P: Send + Sync + 'static> Record<P> {
     /// What the write was about could not be told.
     pub(super) fn doubt(&self) {
         self.lock().overlapped = true;
+    }
+
+    /// Whether the sides may differ, as far as is known by now.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.lock().dirty
     }
 
     /// The other leg has ended: its late places are free.
@@ -168,6 +176,7 @@ impl<P: Send + Sync + 'static> Record<P> {
             (LegDetail::Code(a), LegDetail::Code(b)) => both_applied || a == b,
             _ => true,
         };
+        self.lock().dirty = agreed == Agreement::Dirty;
         if agreed == Agreement::Clean && same {
             return;
         }

@@ -148,14 +148,27 @@ impl Core {
     /// Waits until writes are not held any more.
     pub(crate) async fn wait_released(&self) {
         self.counters.held();
+        let limit = self.options.hold.saturating_mul(2);
+        let mut patience = None;
         loop {
             let released = self.released.notified();
             tokio::pin!(released);
             released.as_mut().enable();
-            if !self.word().holds() {
+            let word = self.word();
+            if !word.holds() {
                 return;
             }
-            released.await;
+            // Whoever holds the writes lets them go, or a task of theirs; but the
+            // runtime of both may have ended. So those that wait see to it.
+            let until = match patience {
+                Some((of, until)) if of == word => until,
+                // Another hold.
+                _ => later(limit),
+            };
+            patience = Some((word, until));
+            if timeout_at(until, released).await.is_err() && self.gate().release(word) {
+                self.released.notify_waiters();
+            }
         }
     }
 }

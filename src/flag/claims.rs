@@ -8,7 +8,11 @@
 //! same (a deployment), they share a claim for a moment only, then leave a gap.
 
 use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{Arc, Weak},
+    task::Poll,
     time::Duration,
 };
 
@@ -17,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{Claim, Core, StoreError, StoreErrorKind, later};
+use super::{Claim, Core, StoreError, StoreErrorKind, asking::late, later};
 
 /// For how long copies share a claim.
 const SHARED: Duration = Duration::from_millis(200);
@@ -37,8 +41,9 @@ struct Live {
 }
 
 impl Core {
-    /// For a step. Does not wait where the store does not.
-    pub(super) async fn ask_claim(&self) -> Result<Arc<Claim>, StoreError> {
+    /// For a step, within `limit`. Does not wait where the store does not: it is
+    /// asked in place, so that an emergency exit flips when it is first polled.
+    pub(super) async fn ask_claim(&self, limit: Duration) -> Result<Arc<Claim>, StoreError> {
         let asking = async {
             let mut live = self.claims.0.lock().await;
             match live.claim.upgrade() {
@@ -46,14 +51,21 @@ impl Core {
                 None => self.new_claim(&mut live).await,
             }
         };
-        timeout_at(later(self.options.hold), asking).await.unwrap_or_else(|_| {
-            let what = "the flag's store did not answer in time";
-            Err(StoreError::of(StoreErrorKind::Other, what))
-        })
+        timeout_at(later(limit), asking).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn new_claim(&self, live: &mut Live) -> Result<Arc<Claim>, StoreError> {
-        let claim = Arc::new(self.store.claim().await?);
+        let mut asking = pin!(async { self.store.claim().await });
+        // In place rather than in a task; so a store that panics is caught here.
+        let claim = poll_fn(|cx| {
+            let polled = catch_unwind(AssertUnwindSafe(|| asking.as_mut().poll(cx)));
+            polled.unwrap_or_else(|_| {
+                let what = "the flag's store panicked";
+                Poll::Ready(Err(StoreError::of(StoreErrorKind::Other, what)))
+            })
+        });
+        let claim = timeout_at(later(self.options.hold), claim).await;
+        let claim = Arc::new(claim.unwrap_or_else(|_| Err(late()))?);
         if claim.lost_instance() {
             self.distrust();
         }

@@ -104,6 +104,8 @@ pub(crate) struct Core {
     /// The epoch of the newest record, or of one that was tried.
     pub(super) recorded: AtomicU64,
     pub(super) shut_down: AtomicBool,
+    /// `shutdown` has said all that it has to say.
+    pub(super) left: AtomicBool,
     pub(super) published: Mutex<Published>,
 }
 
@@ -172,6 +174,7 @@ impl Core {
             rate: AtomicU64::new(0.0_f64.to_bits()),
             recorded: AtomicU64::new(record.epoch),
             shut_down: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             published: Mutex::default(),
             options,
         })

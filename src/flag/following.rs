@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until};
 
 use super::{
-    Core, FlagStore, Presence, Record, Standing, StoreError, core::locked, gate::Position,
+    Core, FlagStore, Presence, Record, Standing, StoreError, StoreErrorKind, asking::asked,
+    core::locked, gate::Position, later,
 };
 use crate::stage::{Side, SyncState};
 
@@ -24,17 +25,27 @@ impl Core {
             while let Some(epoch) = attending(&core, &*store) {
                 // Neither a handle nor what is known of the flag is kept alive
                 // while nothing happens.
-                let news = timeout(lease / 4, store.watch(epoch)).await;
+                let watched = Arc::clone(&store);
+                let news = asked(lease / 4, async move { watched.watch(epoch).await.map(Some) });
+                // No news in time is the rule.
+                let next = later(lease / 4);
+                let news = match news.await {
+                    Err(error) if error.kind() == StoreErrorKind::Unknown => {
+                        sleep_until(next).await;
+                        Ok(None)
+                    }
+                    news => news,
+                };
                 let Some(core) = core.upgrade() else {
                     return;
                 };
                 let heard = match news {
-                    Ok(Ok(record)) => {
+                    Ok(Some(record)) => {
                         core.follow(record).await;
                         Ok(())
                     }
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => Ok(()),
+                    Ok(None) => Ok(()),
+                    Err(error) => Err(error),
                 };
                 let attended = match heard {
                     Ok(()) => core.attend().await,
@@ -61,7 +72,9 @@ impl Core {
     async fn attend(self: &Arc<Self>) -> Result<(), StoreError> {
         let epoch = self.recorded.load(Ordering::SeqCst);
         let presence = Presence::new(Arc::clone(&self.instance), epoch);
-        match self.store.attend(presence).await? {
+        let store = Arc::clone(&self.store);
+        let attending = async move { store.attend(presence).await };
+        match asked(self.options.step_deadline, attending).await? {
             Standing::Owner if self.follows() => self.take_over().await,
             _ => Ok(()),
         }
@@ -110,13 +123,15 @@ impl Core {
 
     /// The owner has ended, and the store has given the flag to this instance.
     async fn take_over(self: &Arc<Self>) -> Result<(), StoreError> {
+        let store = Arc::clone(&self.store);
+        let loading = async move { store.load().await };
+        let record = asked(self.options.step_deadline, loading)
+            .await?
+            .ok_or_else(|| StoreError::of(StoreErrorKind::Missing, "the flag's record is gone"))?;
         let _turn = Arc::clone(&self.step).lock_owned().await;
         if self.shut_down.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let record = self.store.load().await?.ok_or_else(|| {
-            StoreError::of(super::StoreErrorKind::Missing, "the flag's record is gone")
-        })?;
         let replaces = record.epoch;
         let clean = record.clean;
         self.obey(record.after_restart());

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     compare::Mismatch,
-    reconcile::{DirtyKey, Key, RightSide},
+    reconcile::{DirtyKey, Key, Keys, RightSide},
     stage::{Share, Side, Stage, Urgency},
 };
 
@@ -211,7 +211,8 @@ impl MigrationHandle {
     /// # Cancel safety
     ///
     /// From `ReadNew` the flip has happened once the future was polled, unless
-    /// another step had to give way first; else as [`move_to`](Self::move_to).
+    /// another step had to give way first, or the store was waited for to say
+    /// that no other process is there (50 ms at most); else as [`move_to`](Self::move_to).
     pub async fn rollback(&self) -> Result<Moved, Blocked> {
         self.core.step(Target::Previous, Urgency::Emergency).await
     }
@@ -382,6 +383,27 @@ impl MigrationHandle {
     #[must_use]
     pub fn dirty_keys(&self) -> Vec<DirtyKey> {
         self.core.list_dirty()
+    }
+
+    /// Says that the two sides of a key may differ, and which one is right: the
+    /// word of whoever has looked at both rows. It can be copied from there then,
+    /// also if that side as a whole is not synced. A key that is marked for the
+    /// other side becomes a conflict.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # runtime.block_on(async {
+    /// use tower_migration::{MigrationHandle, Side, reconcile::{Key, RightSide}};
+    ///
+    /// let migration = MigrationHandle::new("airports");
+    /// migration.advance().await.unwrap();
+    /// migration.mark_dirty(&Key::from("/airports/EDDF"), Side::Old);
+    /// assert_eq!(migration.dirty_keys()[0].right, RightSide::Is(Side::Old));
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn mark_dirty(&self, key: &Key, right: Side) {
+        self.core.mark_dirty(&Keys::from(key.clone()), right);
     }
 
     /// Decides which side of a key in conflict is right, so that it can be

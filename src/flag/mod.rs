@@ -2,6 +2,7 @@
 //! where the flag is kept.
 
 mod admission;
+mod asking;
 mod blocked;
 mod claims;
 mod core;

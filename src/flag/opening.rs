@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::{
     Core, FlagStore, MemoryStore, OpenError, Presence, Record, Standing, StoreError,
-    StoreErrorKind, core::Start, options::Options,
+    StoreErrorKind, asking::asked, core::Start, options::Options,
 };
 
 /// How long a follower waits for the record of an owner that is just making it.
@@ -29,11 +29,17 @@ impl Core {
         let instance = instance();
         // Before the record is read: from here on no step is taken that this
         // instance does not see.
-        let standing = store.attend(Presence::new(Arc::clone(&instance), 0)).await?;
-        let record = load(&*store, standing).await?;
+        // An instance that joins waits for a step that is being taken.
+        let limit = options.step_deadline.saturating_add(options.hold).saturating_mul(2);
+        let attending = {
+            let (store, presence) = (Arc::clone(&store), Presence::new(Arc::clone(&instance), 0));
+            async move { store.attend(presence).await }
+        };
+        let standing = asked(limit, attending).await?;
+        let record = load(&store, standing, limit).await?;
         let clean = record.clean || standing == Standing::Follower;
         let record = match standing {
-            Standing::Owner => own(&*store, record).await?,
+            Standing::Owner => own(&store, record, limit).await?,
             Standing::Follower => record,
         };
         tracing::info!(
@@ -58,7 +64,7 @@ impl Core {
     /// An instance that died while this one was not there yet, or while it did
     /// not own the flag.
     async fn look_for_lost_instances(&self) -> Result<(), OpenError> {
-        match self.ask_claim().await {
+        match self.ask_claim(self.options.hold).await {
             Ok(_) => Ok(()),
             // It is asked again before every step.
             Err(error) if error.kind() == StoreErrorKind::Shared => Ok(()),
@@ -67,10 +73,15 @@ impl Core {
     }
 }
 
-async fn load(store: &dyn FlagStore, standing: Standing) -> Result<Record, OpenError> {
+async fn load(
+    store: &Arc<dyn FlagStore>,
+    standing: Standing,
+    limit: Duration,
+) -> Result<Record, OpenError> {
     let mut patience = FIRST_RECORD;
     loop {
-        if let Some(record) = store.load().await? {
+        let asking = Arc::clone(store);
+        if let Some(record) = asked(limit, async move { asking.load().await }).await? {
             record.check().map_err(|what| {
                 let what = format!("the flag's record cannot be: {what}");
                 StoreError::of(StoreErrorKind::Corrupt, what)
@@ -87,13 +98,18 @@ async fn load(store: &dyn FlagStore, standing: Standing) -> Result<Record, OpenE
 
 /// Puts on record that the flag is in use, so that a stop which is not a clean
 /// one shows.
-async fn own(store: &dyn FlagStore, record: Record) -> Result<Record, OpenError> {
+async fn own(
+    store: &Arc<dyn FlagStore>,
+    record: Record,
+    limit: Duration,
+) -> Result<Record, OpenError> {
     let replaces = record.epoch;
     let mut record = record.after_restart();
     record.clean = false;
     record.epoch += 1;
     record.written = SystemTime::now();
-    store.save(replaces, record.clone()).await?;
+    let (asking, saved) = (Arc::clone(store), record.clone());
+    asked(limit, async move { asking.save(replaces, saved).await }).await?;
     Ok(record)
 }
 

@@ -37,6 +37,7 @@ impl Core {
                 sleep(INTERVAL).await;
                 match core.upgrade() {
                     Some(core) => {
+                        core.unshare();
                         core.keep_watch();
                         core.publish();
                     }

@@ -1,11 +1,11 @@
 //! Making one key equal on both sides.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use tokio::{
     runtime,
     sync::OwnedRwLockReadGuard,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Key, Keys, Place};
@@ -19,6 +19,9 @@ use crate::{
 
 /// How often a copy is repeated because a write came in between.
 const ATTEMPTS: u32 = 64;
+/// How long a copy waits for a moment in which nobody writes the key, before it
+/// queues on both sides.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// A key that was copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +54,8 @@ pub enum CopyError<E> {
     Conflict,
     /// The side to copy from is not synced, and the key is not dirty: nobody
     /// knows whether the row that would be overwritten is the better one. Copy
-    /// from the other side, or confirm this one with
+    /// from the other side; or say that this one is right, for the key with
+    /// [`mark_dirty`](MigrationHandle::mark_dirty) or as a whole with
     /// [`confirm_synced`](MigrationHandle::confirm_synced).
     Unsynced(Side),
     /// Another process obeys the same flag: it writes without knowing of the
@@ -161,7 +165,8 @@ impl MigrationHandle {
     ///
     /// The key's place on the *target* side is held meanwhile: writes wait
     /// there, never on `from`. Those that are already part of what was copied
-    /// are not applied a second time. Only where the target is the authority (a
+    /// are not applied a second time. Where there is no moment without a write for
+    /// a second, the copy queues on both sides like one. Only where the target is the authority (a
     /// dirty key after a rollback) do writes of the key wait on both sides. A
     /// dirty mark that the copy found is cleared.
     ///
@@ -217,10 +222,11 @@ impl MigrationHandle {
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<(), E>>,
     {
+        let mut patient = true;
         loop {
             // In flight like a write's leg: a flip that changes the authority
             // waits for it.
-            let admitted = self.admit_copy(key, from).await?;
+            let admitted = self.admit_copy(key, from, patient).await?;
             let copied = match admitted.places {
                 CopyPlaces::Target => self.copy_behind(key, from, admitted, &mut copy).await?,
                 CopyPlaces::Both => Some(self.copy_alone(key, from, admitted, &mut copy).await?),
@@ -228,11 +234,13 @@ impl MigrationHandle {
             if let Some(copied) = copied {
                 return Ok(copied);
             }
+            patient = false;
         }
     }
 
     /// Copies to the side that no client waits for, while writes go on on the
-    /// other. `None` if that side has become the authority before it began.
+    /// other. `None` if that side has become the authority before it began, or if
+    /// there was always another write: then it has to queue like one.
     async fn copy_behind<F, Fut, E>(
         &self,
         key: &Key,
@@ -246,7 +254,11 @@ impl MigrationHandle {
     {
         let order = &self.core.order;
         let keys = Keys::from(key.clone());
-        order.until(|| !order.activity(key, from).busy).await;
+        let idle = order.until(|| !order.activity(key, from).busy);
+        if timeout(BUSY, idle).await.is_err() {
+            admitted.mark.unused();
+            return Ok(None);
+        }
         let (mut place, _) = order.take_one(&keys, from.other());
         place.turn().await;
         // Asked with the place in hand: an exit from here on sees it, and makes
@@ -264,7 +276,11 @@ impl MigrationHandle {
         };
         let mut unfinished = self.unfinished(&keys, from, admitted, place, None);
         for attempts in 1..=ATTEMPTS {
-            order.until(|| !order.activity(key, from).busy).await;
+            let idle = order.until(|| !order.activity(key, from).busy);
+            if timeout(BUSY, idle).await.is_err() {
+                unfinished.end = CopyEnd::Failed;
+                return Ok(None);
+            }
             let before = order.activity(key, from);
             let (overtaken, others) = match &unfinished.held {
                 Some((_, place, _)) => order.overtaken(place),
@@ -358,7 +374,12 @@ impl MigrationHandle {
         Copied { attempts, cleaned, absorbed }
     }
 
-    async fn admit_copy<E>(&self, key: &Key, from: Side) -> Result<Admitted, CopyError<E>> {
+    async fn admit_copy<E>(
+        &self,
+        key: &Key,
+        from: Side,
+        patient: bool,
+    ) -> Result<Admitted, CopyError<E>> {
         loop {
             let word = self.core.word();
             let unrecorded = self.core.is_unrecorded();
@@ -376,7 +397,7 @@ impl MigrationHandle {
                 StoreErrorKind::Shared | StoreErrorKind::NotOwner => CopyError::Shared,
                 _ => CopyError::Store(error.to_string()),
             })?;
-            let places = copy_places_under(word, from);
+            let places = if patient { copy_places_under(word, from) } else { CopyPlaces::Both };
             let step_waits = match places {
                 CopyPlaces::Target => None,
                 CopyPlaces::Both => Some(Arc::clone(&self.core.copies).read_owned().await),

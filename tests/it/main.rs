@@ -11,6 +11,7 @@
 
 mod support;
 
+mod adversity;
 mod auto_rollback;
 mod axum_app;
 mod bodies;

@@ -292,6 +292,9 @@ async fn copy(
             Err(CopyError::NotSettled) => handle.settled().await,
             Err(CopyError::Contended) => {}
             Err(CopyError::WrongWay(right)) => from = right,
+            // Whoever calls this has looked at both rows, or knows that no leg
+            // ever fails here.
+            Err(CopyError::Unsynced(side)) => handle.mark_dirty(&key, side),
             // The stage has changed: the copy is not wanted any more.
             Err(CopyError::OneSided(_)) => return Ok(()),
             Err(error) => return Err(format!("cannot copy {icao}: {error}").into()),

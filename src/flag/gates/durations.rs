@@ -42,6 +42,14 @@ impl Durations {
         since
     }
 
+    /// Both together.
+    pub(crate) fn and(mut self, more: &Self) -> Self {
+        for (count, further) in self.buckets.iter_mut().zip(&*more.buckets) {
+            *count = count.saturating_add(*further);
+        }
+        self
+    }
+
     /// Counts a duration, so many times.
     pub fn add(&mut self, took: Duration, times: u64) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

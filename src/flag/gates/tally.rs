@@ -30,6 +30,16 @@ pub(in crate::flag) struct LegTally {
 }
 
 impl LegTally {
+    /// Both together.
+    fn and(mut self, more: &Self) -> Self {
+        self.counts.applied += more.counts.applied;
+        self.counts.refused += more.counts.refused;
+        self.counts.unknown += more.counts.unknown;
+        self.dropped += more.dropped;
+        self.durations = self.durations.and(&more.durations);
+        self
+    }
+
     fn since(&self, earlier: &Self) -> Self {
         let LegCounts { applied, refused, unknown } = earlier.counts;
         Self {
@@ -95,20 +105,13 @@ impl Core {
         // Of one piece, also while the flag moves: the stage it was counted in.
         let entered = self.entered();
         let from = entered.stage;
-        let authority = from.authority();
-        let other = authority.other();
+        let other = from.authority().other();
         let since = |kind| self.tally(kind).since(&entered.tally(kind));
-        let (writes, shadows) = (since(Kind::other_write(other)), since(Kind::shadow(other)));
-        let timing = |side| {
-            if side == authority {
-                Timing {
-                    reads: since(Kind::read(side)).durations,
-                    writes: since(Kind::write(side)).durations,
-                }
-            } else {
-                Timing { reads: shadows.durations.clone(), writes: writes.durations.clone() }
-            }
-        };
+        // A side has both parts at once only in a ramp: new answers the clients
+        // whose keys go ahead, and is the other side for the rest.
+        let writes = |side| since(Kind::write(side)).and(&since(Kind::other_write(side)));
+        let reads = |side| since(Kind::read(side)).and(&since(Kind::shadow(side)));
+        let timing = |side| Timing { reads: reads(side).durations, writes: writes(side).durations };
         let now = self.counters.verdicts();
         let before = entered.shadows;
         Evidence {
@@ -122,8 +125,8 @@ impl Core {
                 skipped: now.skipped.saturating_sub(before.skipped),
                 failed: now.failed.saturating_sub(before.failed),
             },
-            other_writes: writes.counts,
-            other_shadows: shadows.counts,
+            other_writes: writes(other).counts,
+            other_shadows: reads(other).counts,
             old: timing(Side::Old),
             new: timing(Side::New),
         }

@@ -1,26 +1,35 @@
 //! The right to move the flag: within this process, and among all that share
 //! its store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::OwnedMutexGuard, time::timeout_at};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
-    flag::{Claim, Core, Reason, StoreError, StoreErrorKind, later},
+    flag::{Claim, Core, Reason, StoreError, StoreErrorKind, asking::asked},
     reconcile::RightSide,
     stage::{Side, Urgency},
 };
+
+/// How long a step in a hurry waits for the store's word that nobody else is
+/// there.
+const HURRY: Duration = Duration::from_millis(50);
 
 /// The right to move the flag.
 #[derive(Debug)]
 pub(in crate::flag) struct Turn {
     _lock: OwnedMutexGuard<()>,
-    _claim: Option<Arc<Claim>>,
+    claim: Option<Arc<Claim>>,
 }
 
 impl Turn {
     pub(super) fn new(lock: OwnedMutexGuard<()>) -> Self {
-        Self { _lock: lock, _claim: None }
+        Self { _lock: lock, claim: None }
+    }
+
+    /// Lets others in this process move the flag, and still nobody join.
+    pub(super) fn give_way(self) -> Option<Arc<Claim>> {
+        self.claim
     }
 }
 
@@ -31,8 +40,12 @@ impl Core {
         if self.follows() {
             return Err(Reason::Follower);
         }
-        match self.ask_claim().await {
-            Ok(claim) => Ok(Turn { _claim: Some(claim), ..turn }),
+        let limit = match urgency {
+            Urgency::Orderly => self.options.hold,
+            Urgency::Emergency => HURRY,
+        };
+        match self.ask_claim(limit).await {
+            Ok(claim) => Ok(Turn { claim: Some(claim), ..turn }),
             Err(error) if error.kind() == StoreErrorKind::Shared => Err(Reason::Shared),
             Err(error) if urgency == Urgency::Orderly => Err(Reason::Store(error)),
             Err(error) => {
@@ -47,8 +60,8 @@ impl Core {
         if self.follows() {
             return Err(Reason::Follower);
         }
-        match self.ask_claim().await {
-            Ok(claim) => Ok(Turn { _claim: Some(claim), ..turn }),
+        match self.ask_claim(HURRY).await {
+            Ok(claim) => Ok(Turn { claim: Some(claim), ..turn }),
             Err(error) => {
                 self.unclaimed(&error);
                 Ok(turn)
@@ -65,12 +78,8 @@ impl Core {
     }
 
     /// The turn, after it was given away.
-    pub(super) async fn turn_again(&self) -> Turn {
-        let turn = Turn::new(Arc::clone(&self.step).lock_owned().await);
-        match self.ask_claim().await {
-            Ok(claim) => Turn { _claim: Some(claim), ..turn },
-            Err(_) => turn,
-        }
+    pub(super) async fn turn_again(&self, claim: Option<Arc<Claim>>) -> Turn {
+        Turn { claim, ..Turn::new(Arc::clone(&self.step).lock_owned().await) }
     }
 
     /// Whether something is known of the sides that is on nobody's record.
@@ -83,10 +92,8 @@ impl Core {
     }
 
     pub(super) async fn leave(&self, doubt: bool) {
-        let leaving = timeout_at(later(self.options.step_deadline), self.store.leave(doubt));
-        let left = leaving.await.unwrap_or_else(|_| {
-            Err(StoreError::of(StoreErrorKind::Other, "the flag's store did not answer in time"))
-        });
+        let store = Arc::clone(&self.store);
+        let left = asked(self.options.step_deadline, async move { store.leave(doubt).await }).await;
         if let Err(error) = left {
             tracing::error!(
                 target: "tower_migration",

@@ -20,6 +20,23 @@ impl Core {
         }
     }
 
+    /// An epoch that had to share its slot gets one of its own once there is one:
+    /// else `settled` would wait for a moment without any write.
+    pub(in crate::flag) fn unshare(&self) {
+        let word = self.word();
+        if word.holds()
+            || word.settling_slot() == word.slot()
+            || self.ledger.free_slot(word.slot()).is_none()
+        {
+            return;
+        }
+        let Ok(_turn) = self.step.try_lock() else {
+            return;
+        };
+        let unrecorded = self.is_unrecorded();
+        self.open_epoch(|word| if unrecorded { word.raised() } else { word });
+    }
+
     /// Opens an epoch where the flag stands.
     pub(super) fn open_epoch(&self, flags: impl FnOnce(Word) -> Word) {
         let now = self.word();
@@ -29,9 +46,6 @@ impl Core {
     pub(super) fn set_word(&self, word: Word) {
         let before = self.word();
         self.gate().store(word);
-        if !word.raises() {
-            self.unrecorded.store(false, Ordering::SeqCst);
-        }
         self.ledger.moved(before, word);
         if !word.holds() {
             self.released.notify_waiters();
@@ -83,10 +97,10 @@ impl Core {
         if !to.is_two_sided() {
             self.dirty().one_sided(to);
         }
-        self.count_anew(to, word.epoch());
         if from.stage == to {
             self.counters.ramped();
         } else {
+            self.count_anew(to, word.epoch());
             self.counters.step(from.stage, to);
             self.changes.send_replace(to);
         }

@@ -28,20 +28,36 @@ impl Core {
 
         let hold = self.options.hold;
         lent.hold(hold, |core| core.open_epoch(|word| word.raised().holding())).map_err(one)?;
-        // The watch ends the hold at the same moment; which of the two is first
-        // does not matter.
+        // The watch ends the hold at the same moment: either may be first.
         let settled = self.wait_settled(hold, lent.lost()).await;
-        settled.map_err(|reason| {
-            one(match reason {
-                Reason::NotSettled { writes, waited, oldest } => {
-                    Reason::HoldTooLong { writes, held: waited, oldest }
-                }
-                other => other,
-            })
-        })?;
+        let (writes, oldest) = self.earlier_writes();
+        let too_long = || Reason::HoldTooLong { writes, held: hold, oldest: oldest.clone() };
+        let expired = lent.expired();
+        let why = |reason| match reason {
+            Reason::NotSettled { writes, waited, oldest } => {
+                vec![Reason::HoldTooLong { writes, held: waited, oldest }]
+            }
+            Reason::Overtaken if expired => vec![too_long()],
+            other => vec![other],
+        };
+        settled.map_err(why)?;
         self.check(needs)?;
-        let (turn, restore) = lent.take().map_err(one)?;
+        let (turn, restore) = lent.take().map_err(why)?;
         Commit { core: Arc::clone(self), turn, to, restore, copies: None }.run().await
+    }
+}
+
+impl Core {
+    /// The record may say another stage than the flag by now: writes wait for
+    /// both sides until it says the flag's again.
+    fn back_on_record(self: &Arc<Self>, turn: Turn, from: Position, restore: Option<Restore>) {
+        if let Some(mut restore) = restore {
+            restore.armed = false;
+        }
+        self.unrecorded.store(true, Ordering::SeqCst);
+        self.open_epoch(Word::raised);
+        let (tell, _) = oneshot::channel();
+        tokio::spawn(Arc::clone(self).put_on_record(turn, from, tell));
     }
 }
 
@@ -63,16 +79,20 @@ impl Drop for Restore {
         if !self.armed {
             return;
         }
-        self.core.open_epoch(|word| word);
+        // An exit that is not on record yet wants every write on both sides,
+        // whatever became of this step.
+        let unrecorded = self.core.is_unrecorded();
+        self.core.open_epoch(|word| if unrecorded { word.raised() } else { word });
     }
 }
 
 /// The end of a step, from the record on.
 pub(super) struct Commit {
     pub(super) core: Arc<Core>,
-    pub(super) turn: Turn,
     pub(super) to: Position,
+    /// Before the turn: the flag is put back while nobody else can move it.
     pub(super) restore: Option<Restore>,
+    pub(super) turn: Turn,
     /// Kept until the flag has flipped.
     pub(super) copies: Option<NoCopies>,
 }
@@ -89,24 +109,29 @@ impl Commit {
             let limit = held.map_or(core.options.step_deadline, |since| {
                 core.options.hold.saturating_sub(since.elapsed())
             });
+            // Those that waited may have given up on this step.
+            let still_held = |core: &Core| held.is_none() || core.word().holds();
+            if !still_held(&core) {
+                let held = held.map_or(Duration::ZERO, |since| since.elapsed());
+                return Err(vec![Reason::HoldTooLong { writes: 0, held, oldest: None }]);
+            }
             let saved = core.save(to, limit).await;
             let (epoch, stored) = match saved {
-                Ok(saved) => saved,
+                Ok(saved) if still_held(&core) => saved,
+                Ok((_, stored)) => {
+                    drop(stored);
+                    let held = held.map_or(Duration::ZERO, |since| since.elapsed());
+                    core.back_on_record(turn, from, restore);
+                    return Err(vec![Reason::HoldTooLong { writes: 0, held, oldest: None }]);
+                }
                 Err(NotSaved { error, unknown }) => {
                     if unknown {
-                        // The record may say `to` now: writes wait for both
-                        // sides until it says `from` again.
-                        if let Some(restore) = &mut restore {
-                            restore.armed = false;
-                        }
-                        core.unrecorded.store(true, Ordering::SeqCst);
-                        core.open_epoch(Word::raised);
-                        let (tell, _) = oneshot::channel();
-                        tokio::spawn(Arc::clone(&core).put_on_record(turn, from, tell));
+                        core.back_on_record(turn, from, restore);
                     }
                     return Err(vec![Reason::Store(error)]);
                 }
             };
+            core.unrecorded.store(false, Ordering::SeqCst);
             core.flip(to, epoch, |word| word);
             drop(stored);
             if let Some(restore) = &mut restore {

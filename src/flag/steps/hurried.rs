@@ -81,6 +81,15 @@ impl Core {
         }
         let to = Position::from(to);
         if at == to {
+            // What was forced, and why, goes on record all the same.
+            if let Err(failed) = self.save(at, self.options.hold).await {
+                tracing::error!(
+                    target: "tower_migration",
+                    migration = %self.name(),
+                    error = %failed.error, hint = failed.error.lifted_by(),
+                    "the reason is not on record"
+                );
+            }
             return Ok(self.moved(from, Duration::ZERO, Vec::new()));
         }
         if passage_between(at, to, Urgency::Emergency) == Passage::Emergency {

@@ -7,7 +7,10 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,24 +19,37 @@ use tokio::{sync::Notify, task::JoinHandle, time::timeout_at};
 use super::{claim::Turn, held::Restore};
 use crate::flag::{Core, Reason, later};
 
-type Parts = Arc<Mutex<Option<(Turn, Option<Restore>)>>>;
+/// What is in hand. In this order: the flag is put back before anybody else can
+/// have the turn.
+struct InHand {
+    restore: Option<Restore>,
+    turn: Turn,
+}
 
-fn lock(parts: &Parts) -> MutexGuard<'_, Option<(Turn, Option<Restore>)>> {
+type Parts = Arc<Mutex<Option<InHand>>>;
+
+fn lock(parts: &Parts) -> MutexGuard<'_, Option<InHand>> {
     parts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Default)]
+struct Lost {
+    told: Notify,
+    expired: AtomicBool,
 }
 
 /// The turn, and the way back.
 pub(super) struct Lent {
     parts: Parts,
-    lost: Arc<Notify>,
+    lost: Arc<Lost>,
     core: Arc<Core>,
     watch: JoinHandle<()>,
 }
 
 impl Lent {
     pub(super) fn new(core: Arc<Core>, turn: Turn) -> Self {
-        let parts = Arc::new(Mutex::new(Some((turn, None))));
-        let lost = Arc::default();
+        let parts = Arc::new(Mutex::new(Some(InHand { restore: None, turn })));
+        let lost: Arc<Lost> = Arc::default();
         let watch = Self::watch(&core, &parts, &lost, None);
         Self { parts, lost, core, watch }
     }
@@ -41,7 +57,7 @@ impl Lent {
     fn watch(
         core: &Arc<Core>,
         parts: &Parts,
-        lost: &Arc<Notify>,
+        lost: &Arc<Lost>,
         hold: Option<Duration>,
     ) -> JoinHandle<()> {
         let (core, parts, lost) = (Arc::clone(core), Arc::clone(parts), Arc::clone(lost));
@@ -50,25 +66,31 @@ impl Lent {
                 None => core.is_overtaken().await,
                 Some(hold) => {
                     // Whichever comes first ends it.
-                    let _ = timeout_at(later(hold), core.is_overtaken()).await;
+                    let overtaken = timeout_at(later(hold), core.is_overtaken()).await;
+                    lost.expired.store(overtaken.is_err(), Ordering::SeqCst);
                 }
             }
             let taken = lock(&parts).take();
             drop(taken);
-            lost.notify_waiters();
+            lost.told.notify_waiters();
         })
     }
 
     /// Resolves when everything has been taken away.
     pub(super) async fn lost(&self) {
         loop {
-            let mut lost = pin!(self.lost.notified());
+            let mut lost = pin!(self.lost.told.notified());
             lost.as_mut().enable();
             if lock(&self.parts).is_none() {
                 return;
             }
             lost.await;
         }
+    }
+
+    /// Whether it was taken away because writes had been held for too long.
+    pub(super) fn expired(&self) -> bool {
+        self.lost.expired.load(Ordering::SeqCst)
     }
 
     /// Changes the flag, which `restore` will put back.
@@ -78,8 +100,8 @@ impl Lent {
         change: impl FnOnce(&Core),
     ) -> Result<(), Reason> {
         let mut parts = lock(&self.parts);
-        let (_, way_back) = parts.as_mut().ok_or(Reason::Overtaken)?;
-        way_back.get_or_insert(restore);
+        let in_hand = parts.as_mut().ok_or(Reason::Overtaken)?;
+        in_hand.restore.get_or_insert(restore);
         change(&self.core);
         Ok(())
     }
@@ -91,8 +113,8 @@ impl Lent {
         change: impl FnOnce(&Core),
     ) -> Result<(), Reason> {
         let mut parts = lock(&self.parts);
-        let (_, way_back) = parts.as_mut().ok_or(Reason::Overtaken)?;
-        if let Some(restore) = way_back {
+        let in_hand = parts.as_mut().ok_or(Reason::Overtaken)?;
+        if let Some(restore) = &mut in_hand.restore {
             restore.holds();
         }
         change(&self.core);
@@ -104,7 +126,8 @@ impl Lent {
 
     /// Takes everything back, for the end of the step.
     pub(super) fn take(self) -> Result<(Turn, Option<Restore>), Reason> {
-        lock(&self.parts).take().ok_or(Reason::Overtaken)
+        let in_hand = lock(&self.parts).take().ok_or(Reason::Overtaken)?;
+        Ok((in_hand.turn, in_hand.restore))
     }
 }
 

@@ -225,6 +225,10 @@ impl Core {
             Ok(turn) => Turn::new(turn),
             Err(_) => self.overtake().await,
         };
+        if self.left.load(Ordering::SeqCst) {
+            // A second call: all is said.
+            return;
+        }
         self.shut_down.store(true, Ordering::SeqCst);
         let follows = self.follows();
         if !follows {
@@ -232,6 +236,7 @@ impl Core {
         }
         // A follower's dirty keys are on nobody's record.
         self.leave(follows && self.has_doubts()).await;
+        self.left.store(true, Ordering::SeqCst);
         self.publish();
     }
 }

@@ -13,7 +13,10 @@ use tokio::{
 
 use super::{Turn, first_of};
 use crate::{
-    flag::{Core, Record, StoreError, StoreErrorKind, core::locked, gate::Position, later},
+    flag::{
+        Core, Record, StoreError, StoreErrorKind, asking::AbortOnDrop, core::locked,
+        gate::Position, later,
+    },
     reconcile::RightSide,
     stage::{Side, SyncState, SyncTable},
 };
@@ -218,9 +221,10 @@ impl Core {
             );
             tell.take();
             if timeout_at(Instant::now() + RETRY, self.is_overtaken()).await.is_ok() {
-                drop(turn);
+                // Nobody may join meanwhile: the record says another stage.
+                let claim = turn.give_way();
                 sleep(RETRY).await;
-                turn = self.turn_again().await;
+                turn = self.turn_again(claim).await;
                 let shut_down = self.shut_down.load(Ordering::SeqCst);
                 if self.word().position() != at || shut_down {
                     return;
@@ -228,6 +232,7 @@ impl Core {
             }
         }
         // Nobody else can have moved the flag: this task holds the turn.
+        self.unrecorded.store(false, Ordering::SeqCst);
         self.open_epoch(|word| word);
         drop(turn);
     }
@@ -286,14 +291,5 @@ impl Core {
                 core.note_sync();
             }
         });
-    }
-}
-
-/// A store that was given up is not asked any further.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -67,7 +67,7 @@ impl Core {
             Err(_) => {
                 let target = self.word().stage().authority();
                 let writes = self.ledger.in_flight(Kind::other_write(target));
-                let oldest = None;
+                let oldest = self.ledger.oldest_write(usize::MAX);
                 Err(Reason::NotSettled { writes, waited: began.elapsed(), oldest })
             }
         }

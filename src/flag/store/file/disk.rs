@@ -33,6 +33,11 @@ impl Paths {
         })?;
         let record = match path.canonicalize() {
             Ok(real) => real,
+            Err(error) if path.is_symlink() => {
+                // Else the link would be taken for a place where nothing ever was.
+                let doing = format!("the link {} leads nowhere", path.display());
+                return Err(StoreError::io(doing, error));
+            }
             Err(_) => {
                 let dir = match path.parent() {
                     Some(dir) if !dir.as_os_str().is_empty() => dir,

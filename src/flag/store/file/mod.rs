@@ -84,7 +84,6 @@ const TURNSTILE: Duration = Duration::from_millis(5);
 /// # }).unwrap();
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Clone)]
 pub struct FileStore {
     inner: Arc<Inner>,
 }

@@ -227,10 +227,12 @@ impl Flipper {
             let (handle, stores) = (self.handle.clone(), self.stores.clone());
             copies.spawn(async move { copy(&handle, &stores, &icao, side.other()).await });
         }
+        let mut all = true;
         while let Some(copied) = copies.join_next().await {
-            copied??;
+            all &= copied??;
         }
-        self.confirm(side).await
+        // Beside another process nothing is copied.
+        if all { self.confirm(side).await } else { Ok(()) }
     }
 
     async fn confirm(&self, side: Side) -> Result<(), BoxError> {
@@ -266,7 +268,9 @@ impl Flipper {
         for icao in blocking(move || stores.icaos()).await? {
             let [old, new] = [0, 1].map(|side| sides[side].get(&icao).map_or(0, |row| row.version));
             let from = if new > old { Side::New } else { Side::Old };
-            copy(&self.handle, &self.stores, &icao, from).await?;
+            if !copy(&self.handle, &self.stores, &icao, from).await? {
+                return Ok(());
+            }
         }
         self.confirm(self.handle.stage().authority()).await
     }
@@ -277,7 +281,7 @@ async fn copy(
     stores: &Stores,
     icao: &str,
     from: Side,
-) -> Result<(), BoxError> {
+) -> Result<bool, BoxError> {
     let (key, mut from) = (key(icao), from);
     loop {
         let copied = handle.copy_key(&key, from, || {
@@ -288,7 +292,7 @@ async fn copy(
             }
         });
         match copied.await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(true),
             Err(CopyError::NotSettled) => handle.settled().await,
             Err(CopyError::Contended) => {}
             Err(CopyError::WrongWay(right)) => from = right,
@@ -296,7 +300,7 @@ async fn copy(
             // ever fails here.
             Err(CopyError::Unsynced(side)) => handle.mark_dirty(&key, side),
             // The stage has changed: the copy is not wanted any more.
-            Err(CopyError::OneSided(_)) => return Ok(()),
+            Err(CopyError::OneSided(_) | CopyError::Shared) => return Ok(false),
             Err(error) => return Err(format!("cannot copy {icao}: {error}").into()),
         }
     }

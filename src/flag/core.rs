@@ -79,6 +79,8 @@ pub(crate) struct Core {
     seed: u64,
     /// What the record says may be another stage than the flag's.
     pub(super) unrecorded: AtomicBool,
+    /// A task is at it.
+    pub(super) recording: AtomicBool,
     /// Writes that began before an emergency exit may still fail on the side
     /// that it made the authority.
     pub(super) exited: AtomicBool,
@@ -160,6 +162,7 @@ impl Core {
             instance,
             seed: record.seed,
             unrecorded: AtomicBool::new(false),
+            recording: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             noting: AtomicBool::new(false),
             me: Weak::clone(me),

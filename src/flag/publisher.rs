@@ -38,6 +38,7 @@ impl Core {
                 match core.upgrade() {
                     Some(core) => {
                         core.unshare();
+                        core.take_up_record();
                         core.keep_watch();
                         core.publish();
                     }

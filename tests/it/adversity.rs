@@ -923,3 +923,37 @@ async fn a_busy_key_can_be_copied_or_the_copy_says_that_it_cannot() {
         rig.dirty()
     );
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_exit_is_put_on_record_although_the_operators_runtime_has_ended() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.flag");
+    let next = path.with_extension("flag.next");
+    let service = runtime();
+    let rig = service.block_on(async {
+        let handle = MigrationHandle::open("x", FileStore::create(&path).unwrap()).await.unwrap();
+        Rig::on(handle, Fake::says(200, "old"), Fake::says(200, "new"), |l| l)
+            .at(Stage::ReadNew)
+            .await
+    });
+    // A disk that is full for once.
+    std::os::unix::fs::symlink("/dev/full", &next).unwrap();
+    let operator = runtime();
+    let moved = operator.block_on(rig.handle.rollback()).unwrap();
+    assert_eq!(moved.to, Stage::WriteBoth);
+    drop(operator);
+    assert!(std::fs::read_to_string(&path).unwrap().contains("stage = read-new"));
+    let recorded = async {
+        while !std::fs::read_to_string(&path).unwrap().contains("stage = write-both") {
+            rig.ask(get("/a")).await;
+            sleep(MS * 20).await;
+        }
+        // And whoever waited for it goes on.
+        while rig.handle.confirm_synced(Side::New).await.is_err() {
+            sleep(MS * 20).await;
+        }
+    };
+    service.block_on(async { timeout(20 * SECOND, recorded).await }).unwrap();
+}

@@ -205,6 +205,7 @@ impl Core {
         at: Position,
         tell: oneshot::Sender<()>,
     ) {
+        let _recording = Recording::new(&self);
         let mut tell = Some(tell);
         loop {
             // What the error says is all that is needed of it: nothing that is
@@ -235,6 +236,20 @@ impl Core {
         self.unrecorded.store(false, Ordering::SeqCst);
         self.open_epoch(|word| word);
         drop(turn);
+    }
+
+    /// Takes up what a runtime that has ended left behind: a flag that is not on
+    /// record. Called by whoever is still alive.
+    pub(in crate::flag) fn take_up_record(self: &Arc<Self>) {
+        let done = self.follows() || self.shut_down.load(Ordering::SeqCst);
+        if done || !self.is_unrecorded() || self.recording.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Ok(turn) = Arc::clone(&self.step).try_lock_owned() {
+            let (tell, _) = oneshot::channel();
+            let at = self.word().position();
+            tokio::spawn(Arc::clone(self).put_on_record(Turn::new(turn), at, tell));
+        }
     }
 
     /// The authority's data has turned out to be worse than the record says: a
@@ -291,5 +306,21 @@ impl Core {
                 core.note_sync();
             }
         });
+    }
+}
+
+/// A task is putting the flag on record, until this is dropped.
+struct Recording(Arc<Core>);
+
+impl Recording {
+    fn new(core: &Arc<Core>) -> Self {
+        core.recording.store(true, Ordering::SeqCst);
+        Self(Arc::clone(core))
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.0.recording.store(false, Ordering::SeqCst);
     }
 }

@@ -1,5 +1,6 @@
 //! HTTP, whatever the framework.
 
+mod outcome;
 mod seam;
 
 use std::{fmt, sync::Arc};

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, requ
 use http_body::Body;
 use tokio::time::timeout;
 
+use super::outcome::outcome;
 use super::{AheadAnswer, Http, PendingAnswer, WatchedRequest, WholeRequest};
 use crate::{
     BoxError,
@@ -50,19 +51,6 @@ fn answer_of(parts: &http::response::Parts) -> Answer {
 
 fn nothing(lease: Lease) -> Capture {
     Capture::Now(Collected { data: Bytes::new(), trailers: None }, lease)
-}
-
-/// What a status says about a write.
-fn outcome(status: StatusCode) -> Outcome {
-    match status {
-        StatusCode::REQUEST_TIMEOUT => Outcome::Unknown,
-        StatusCode::NOT_MODIFIED
-        | StatusCode::TEMPORARY_REDIRECT
-        | StatusCode::PERMANENT_REDIRECT => Outcome::Refused,
-        _ if status.is_success() || status.is_redirection() => Outcome::Applied,
-        _ if status.is_client_error() => Outcome::Refused,
-        _ => Outcome::Unknown,
-    }
 }
 
 fn label(method: &Method, uri: &Uri) -> Arc<str> {

@@ -25,11 +25,12 @@ pin_project! {
     /// It has no bounds and names no associated types, so that a task that holds
     /// one across an `.await` is `Send` without rustc having to prove things
     /// about every lifetime in `Req`.
-    pub struct ResponseFuture<Old, New, Both, P, Req> {
+    pub struct ResponseFuture<Old, New, Both, P, Req, G = ()> {
         #[pin]
         state: State<Old, New, Both>,
         mark: Option<Mark>,
         began: Option<Instant>,
+        glance: G,
         protocol: PhantomData<fn(Req) -> P>,
     }
 }
@@ -44,28 +45,42 @@ pin_project! {
     }
 }
 
-impl<Old, New, Both, P, Req> ResponseFuture<Old, New, Both, P, Req> {
+/// What goes with one leg that runs alone.
+pub(crate) struct Alone<G> {
+    pub(crate) mark: Option<Mark>,
+    /// When it began, if it is timed.
+    pub(crate) began: Option<Instant>,
+    pub(crate) glance: G,
+}
+
+impl<Old, New, Both, P, Req, G> ResponseFuture<Old, New, Both, P, Req, G> {
     #[inline]
-    pub(crate) const fn old(future: Old, mark: Option<Mark>, began: Option<Instant>) -> Self {
-        Self { state: State::Old { future }, mark, began, protocol: PhantomData }
+    pub(crate) fn old(future: Old, alone: Alone<G>) -> Self {
+        Self::with(State::Old { future }, alone)
     }
 
     #[inline]
-    pub(crate) const fn new(future: New, mark: Option<Mark>, began: Option<Instant>) -> Self {
-        Self { state: State::New { future }, mark, began, protocol: PhantomData }
+    pub(crate) fn new(future: New, alone: Alone<G>) -> Self {
+        Self::with(State::New { future }, alone)
     }
 
-    pub(crate) const fn both(future: Both) -> Self {
-        Self { state: State::Both { future }, mark: None, began: None, protocol: PhantomData }
+    pub(crate) fn both(future: Both, glance: G) -> Self {
+        Self::with(State::Both { future }, Alone { mark: None, began: None, glance })
+    }
+
+    #[inline]
+    fn with(state: State<Old, New, Both>, alone: Alone<G>) -> Self {
+        let Alone { mark, began, glance } = alone;
+        Self { state, mark, began, glance, protocol: PhantomData }
     }
 }
 
-impl<Old, New, Both, P, Req, Res, E> Future for ResponseFuture<Old, New, Both, P, Req>
+impl<Old, New, Both, P, Req, Res, E> Future for ResponseFuture<Old, New, Both, P, Req, P::Glance>
 where
     Old: Future<Output = Result<Res, E>>,
     New: Future<Output = Result<Res, E>>,
     Both: Future<Output = Result<P::Answer, E>>,
-    P: Protocol<Req, Res>,
+    P: Protocol<Req, Res, E>,
 {
     type Output = Result<P::Answer, E>;
 
@@ -83,13 +98,13 @@ where
         let polled = match this.state.project() {
             StateProj::Old { future } => match future.poll(cx) {
                 Poll::Ready(answer) => {
-                    return Poll::Ready(hand_on::<P, _, _, _>(answer, mark, began));
+                    return Poll::Ready(timed::<P, _, _, _>(this.glance, answer, mark, began));
                 }
                 Poll::Pending => Poll::Pending,
             },
             StateProj::New { future } => match future.poll(cx) {
                 Poll::Ready(answer) => {
-                    return Poll::Ready(hand_on::<P, _, _, _>(answer, mark, began));
+                    return Poll::Ready(timed::<P, _, _, _>(this.glance, answer, mark, began));
                 }
                 Poll::Pending => Poll::Pending,
             },
@@ -103,32 +118,48 @@ where
 }
 
 #[inline]
-fn hand_on<P, Req, Res, E>(
+fn timed<P, Req, Res, E>(
+    glance: &P::Glance,
     answer: Result<Res, E>,
     mark: &mut Option<Mark>,
     began: Option<Instant>,
 ) -> Result<P::Answer, E>
 where
-    P: Protocol<Req, Res>,
+    P: Protocol<Req, Res, E>,
+{
+    if let (Some(mark), Some(began), Ok(_)) = (&*mark, began, &answer) {
+        mark.record(began.elapsed());
+    }
+    hand_on::<P, _, _, _>(glance, answer, mark.take())
+}
+
+/// Hands the answer of a leg that runs alone on to the client.
+#[inline]
+pub(crate) fn hand_on<P, Req, Res, E>(
+    glance: &P::Glance,
+    answer: Result<Res, E>,
+    mut mark: Option<Mark>,
+) -> Result<P::Answer, E>
+where
+    P: Protocol<Req, Res, E>,
 {
     match answer {
         Ok(answer) => {
-            if let Some(mark) = mark {
-                mark.set_head(P::glance(&answer).into());
-                if let Some(began) = began {
-                    mark.record(began.elapsed());
-                }
+            if let Some(mark) = &mut mark {
+                mark.set_head(P::glance(glance, Ok(&answer)).map_or(End::Dropped, End::from));
             }
-            Ok(P::pass(answer, mark.take()))
+            Ok(P::pass(answer, mark))
         }
         Err(error) => {
-            mark.take().into_iter().for_each(Mark::failed);
+            if let Some(mark) = mark {
+                mark.ended(P::glance(glance, Err(&error)));
+            }
             Err(error)
         }
     }
 }
 
-impl<Old, New, Both, P, Req> fmt::Debug for ResponseFuture<Old, New, Both, P, Req> {
+impl<Old, New, Both, P, Req, G> fmt::Debug for ResponseFuture<Old, New, Both, P, Req, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

@@ -13,7 +13,7 @@ use crate::{
     dispatch::Settings,
     flag::{ConfigError, MigrationHandle},
     observe::Observer,
-    protocol::{Classify, Head, Http, KeyFns, KeyOf},
+    protocol::{Classify, HasKeys, Head, Http, KeyFns, KeyOf},
     reconcile::{Key, Keys},
     stage::{FailurePolicy, WriteOrder},
 };
@@ -549,18 +549,6 @@ impl<Old, New: Clone, P: HasKeys> Layer<Old> for MigrationLayer<New, P> {
             );
         }
         Migration::new(old, self.new.clone(), Arc::clone(&self.settings))
-    }
-}
-
-/// What the layer asks of a protocol before it knows any request.
-pub trait HasKeys {
-    /// Whether writes have keys at all.
-    fn has_keys(&self) -> bool;
-}
-
-impl HasKeys for Http {
-    fn has_keys(&self) -> bool {
-        self.keys.is_some()
     }
 }
 

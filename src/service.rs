@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    dispatch::{Ready, Settings, dual_write, plain, watched_read},
+    dispatch::{Inner, Ready, Settings, dual_write, plain, watched_read},
     flag::{Admission, BoxFuture, Kind, Mark, Plan, Word},
-    future::ResponseFuture,
-    protocol::{Http, Protocol, Seam},
+    future::{Alone, ResponseFuture},
+    protocol::{Class, Http, Protocol, UpgradeToken},
     stage::{Operation, Side},
 };
 
@@ -100,19 +100,20 @@ impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
 /// The future of a dual write or a watched read.
 type Both<Answer, Error> = BoxFuture<'static, Result<Answer, Error>>;
 
+type GlanceOf<Old, P, Req> =
+    <P as Protocol<Req, <Old as Service<Req>>::Response, <Old as Service<Req>>::Error>>::Glance;
+
 type FutureOf<Old, New, P, Req> = ResponseFuture<
     <Old as Service<Req>>::Future,
     <New as Service<Req>>::Future,
-    Both<<P as Seam<Req, <Old as Service<Req>>::Response>>::Answer, <Old as Service<Req>>::Error>,
+    Both<
+        <P as Protocol<Req, <Old as Service<Req>>::Response, <Old as Service<Req>>::Error>>::Answer,
+        <Old as Service<Req>>::Error,
+    >,
     P,
     Req,
+    GlanceOf<Old, P, Req>,
 >;
-
-fn both<O, N, A, E, P, Req>(
-    future: impl Future<Output = Result<A, E>> + Send + 'static,
-) -> ResponseFuture<O, N, Both<A, E>, P, Req> {
-    ResponseFuture::both(Box::pin(future))
-}
 
 impl<Old, New, P, Req> Service<Req> for Migration<Old, New, P>
 where
@@ -124,7 +125,7 @@ where
         + Clone
         + Send
         + 'static,
-    P: Protocol<Req, Old::Response>,
+    P: Protocol<Req, Old::Response, Old::Error>,
     Req: Send + 'static,
 {
     type Response = P::Answer;
@@ -161,17 +162,19 @@ where
             // Another layer of this migration has decided, and counts.
             return self.serve(dispatch.side, request, None);
         }
-        let kind = protocol.classify(&request);
+        let class = protocol.classify(&request);
         let word = core.word();
         let side = word.stage().authority();
         // Decided before anything is copied or spawned.
         let mut sampled = false;
-        let alone = match kind {
-            None => None,
-            Some(operation) if !word.stage().is_two_sided() => Some(operation),
-            Some(Operation::Write) => None,
-            Some(Operation::Read) if word.ramps() => None,
-            Some(Operation::Read) => {
+        let alone = match class {
+            Class::Upgrade => None,
+            Class::Aside => Some(Operation::Read),
+            Class::Read if !word.stage().is_two_sided() => Some(Operation::Read),
+            Class::Write if !word.stage().is_two_sided() => Some(Operation::Write),
+            Class::Write => None,
+            Class::Read if word.ramps() => None,
+            Class::Read => {
                 sampled = self.settings.samples(side);
                 let covered = self.settings.read_fallback.is_some();
                 (!sampled && !covered).then_some(Operation::Read)
@@ -184,11 +187,11 @@ where
         {
             return self.serve(side, request, Some(mark));
         }
-        self.route(kind, sampled, request)
+        self.route(class, sampled, request)
     }
 }
 
-impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old, New, P> {
+impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
     /// One leg, on `side`, and nothing else.
     #[inline]
     fn serve<Req>(
@@ -198,14 +201,9 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         mut mark: Option<Mark>,
     ) -> FutureOf<Old, New, P, Req>
     where
-        Old: Service<
-                Req,
-                Response: Send + 'static,
-                Error: fmt::Display + Send + 'static,
-                Future: Send,
-            >,
-        New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>,
-        P: Protocol<Req, Old::Response>,
+        Old: Inner<Req>,
+        New: Inner<Req> + Service<Req, Response = Old::Response, Error = Old::Error>,
+        P: Protocol<Req, Old::Response, Old::Error>,
         Req: Send + 'static,
     {
         self.release_all_but(side);
@@ -214,20 +212,24 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
             Side::Old => std::mem::take(&mut self.old_ready),
             Side::New => std::mem::take(&mut self.new_ready),
         };
+        let glance = self.settings.protocol.glancing();
         if !ready {
-            return match side {
-                Side::Old => both(plain::<P, _, _>(self.take_old(), request, mark)),
-                Side::New => both(plain::<P, _, _>(self.take_new(), request, mark)),
+            let again = self.settings.protocol.glancing();
+            let future: Both<_, _> = match side {
+                Side::Old => Box::pin(plain::<P, _, _>(again, self.take_old(), request, mark)),
+                Side::New => Box::pin(plain::<P, _, _>(again, self.take_new(), request, mark)),
             };
+            return ResponseFuture::both(future, glance);
         }
         if let Some(mark) = &mut mark {
             // Dropped before its head, a write may still land.
             mark.set_lingers(true);
         }
         let began = self.settings.durations.then(Instant::now);
+        let alone = Alone { mark, began, glance };
         match side {
-            Side::Old => ResponseFuture::old(self.old.call(request), mark, began),
-            Side::New => ResponseFuture::new(self.new.call(request), mark, began),
+            Side::Old => ResponseFuture::old(self.old.call(request), alone),
+            Side::New => ResponseFuture::new(self.new.call(request), alone),
         }
     }
 
@@ -235,40 +237,39 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
     #[inline(never)]
     fn route<Req>(
         &mut self,
-        kind: Option<Operation>,
+        class: Class,
         sampled: bool,
         mut request: Req,
     ) -> FutureOf<Old, New, P, Req>
     where
-        Old: Service<
-                Req,
-                Response: Send + 'static,
-                Error: fmt::Display + Send + 'static,
-                Future: Send,
-            >,
-        New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>,
-        P: Protocol<Req, Old::Response>,
+        Old: Inner<Req>,
+        New: Inner<Req> + Service<Req, Response = Old::Response, Error = Old::Error>,
+        P: Protocol<Req, Old::Response, Old::Error>,
         Req: Send + 'static,
     {
         let core = &self.settings.core;
-        let operation = kind.unwrap_or(Operation::Read);
-        let admitted = core.admit(operation, |word| match kind {
-            Some(Operation::Write) => Plan::write(word.stage()),
-            Some(Operation::Read) => {
+        let operation = match class {
+            Class::Write => Operation::Write,
+            Class::Read | Class::Aside | Class::Upgrade => Operation::Read,
+        };
+        let admitted = core.admit(operation, |word| match class {
+            Class::Write => Plan::write(word.stage()),
+            Class::Read => {
                 let stage = self.settings.stage_of_read(word, &request);
                 let ramped = word.ramps() && self.settings.samples(stage.authority());
                 let other = self.settings.read_fallback.is_some();
                 Plan { stage, other, shadow: sampled || ramped }
             }
-            None => Plan::alone(word.stage()),
+            Class::Aside | Class::Upgrade => Plan::alone(word.stage()),
         });
         let Ok(admission) = admitted else {
             return self.hold(request);
         };
         let side = admission.stage.authority();
-        if kind.is_none() {
+        if class == Class::Upgrade {
             core.counters.upgrade(side);
-            self.settings.protocol.leaves(&mut request, side, &core.upgraded);
+            let token = UpgradeToken::new(&core.upgraded, side);
+            self.settings.protocol.upgrading(&mut request, token);
         }
         if admission.other.is_none() && admission.shadows.is_none() {
             return self.serve(side, request, Some(admission.authority));
@@ -286,40 +287,32 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         request: Req,
     ) -> FutureOf<Old, New, P, Req>
     where
-        Old: Service<
-                Req,
-                Response: Send + 'static,
-                Error: fmt::Display + Send + 'static,
-                Future: Send,
-            >,
-        New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>,
-        P: Protocol<Req, Old::Response>,
+        Old: Inner<Req>,
+        New: Inner<Req> + Service<Req, Response = Old::Response, Error = Old::Error>,
+        P: Protocol<Req, Old::Response, Old::Error>,
         Req: Send + 'static,
     {
         let settings = Arc::clone(&self.settings);
         let (old, new) = (self.take_old(), self.take_new());
-        match (operation, side) {
-            (Operation::Write, _) => both(dual_write(settings, admission, old, new, request)),
+        let glance = settings.protocol.glancing();
+        let future: Both<_, _> = match (operation, side) {
+            (Operation::Write, _) => Box::pin(dual_write(settings, admission, old, new, request)),
             (Operation::Read, Side::Old) => {
-                both(watched_read(settings, admission, old, new, request))
+                Box::pin(watched_read(settings, admission, old, new, request))
             }
             (Operation::Read, Side::New) => {
-                both(watched_read(settings, admission, new, old, request))
+                Box::pin(watched_read(settings, admission, new, old, request))
             }
-        }
+        };
+        ResponseFuture::both(future, glance)
     }
 
     /// A write that waits for a flip, and is admitted after it.
     fn hold<Req>(&mut self, request: Req) -> FutureOf<Old, New, P, Req>
     where
-        Old: Service<
-                Req,
-                Response: Send + 'static,
-                Error: fmt::Display + Send + 'static,
-                Future: Send,
-            >,
-        New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>,
-        P: Protocol<Req, Old::Response>,
+        Old: Inner<Req>,
+        New: Inner<Req> + Service<Req, Response = Old::Response, Error = Old::Error>,
+        P: Protocol<Req, Old::Response, Old::Error>,
         Req: Send + 'static,
     {
         let settings = Arc::clone(&self.settings);
@@ -327,7 +320,8 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
         // waits for.
         drop((self.take_old(), self.take_new()));
         let (old, new) = (Ready::clone_of(&self.old), Ready::clone_of(&self.new));
-        both(async move {
+        let glance = settings.protocol.glancing();
+        let future = async move {
             let mut admission = loop {
                 settings.core.wait_released().await;
                 let plan = |word: Word| Plan::write(word.stage());
@@ -340,11 +334,13 @@ impl<Old: Clone + Send + 'static, New: Clone + Send + 'static, P> Migration<Old,
             }
             settings.name(&request, Some(&mut admission.authority));
             let mark = Some(admission.authority);
+            let glance = settings.protocol.glancing();
             match admission.stage.authority() {
-                Side::Old => plain::<P, _, _>(old, request, mark).await,
-                Side::New => plain::<P, _, _>(new, request, mark).await,
+                Side::Old => plain::<P, _, _>(glance, old, request, mark).await,
+                Side::New => plain::<P, _, _>(glance, new, request, mark).await,
             }
-        })
+        };
+        ResponseFuture::both(Box::pin(future), glance)
     }
 }
 

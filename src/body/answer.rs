@@ -1,22 +1,39 @@
 //! The body of what the layer answers.
 
 use std::{
-    collections::VecDeque,
     fmt,
-    future::poll_fn,
+    marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::{runtime, time::timeout};
 
-use super::Sink;
-use crate::flag::Mark;
+use super::{Kept, Sink};
+use crate::{
+    flag::{End, Mark},
+    stage::Outcome,
+};
+
+/// Where an answer says how the request went.
+pub trait SaysWhere: 'static {
+    /// What the end of an answer says; `None` where only the head does.
+    fn at_end(trailers: Option<&HeaderMap>) -> Option<Outcome>;
+}
+
+/// The answer's head says it: HTTP.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_enums, reason = "there is none of it")]
+pub enum AtHead {}
+
+impl SaysWhere for AtHead {
+    fn at_end(_: Option<&HeaderMap>) -> Option<Outcome> {
+        None
+    }
+}
 
 pin_project! {
     /// The body of an answer that came through the layer: the inner service's
@@ -26,11 +43,12 @@ pin_project! {
     /// a handler that streams may still be writing. If the client of a dual
     /// write hangs up half-way, the rest is read and thrown away by a task, so
     /// that both legs run to their end.
-    pub struct AnswerBody<B: Body> {
+    pub struct AnswerBody<B: Body, W = AtHead> {
         #[pin]
         inner: Inner<B>,
         mark: Option<Mark>,
         sink: Option<Box<Sink>>,
+        says: PhantomData<fn() -> W>,
     }
 }
 
@@ -44,19 +62,24 @@ pin_project! {
     }
 }
 
-impl<B: Body> AnswerBody<B> {
+impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
     /// A body that the layer made itself.
     pub(crate) const fn own(data: Bytes) -> Self {
-        Self { inner: Inner::Own { data }, mark: None, sink: None }
+        Self { inner: Inner::Own { data }, mark: None, sink: None, says: PhantomData }
     }
 
     /// The authority's body of a dual write.
     pub(crate) fn kept(kept: Kept<B>) -> Self {
-        Self { inner: Inner::Kept { kept: Box::new(kept) }, mark: None, sink: None }
+        Self {
+            inner: Inner::Kept { kept: Box::new(kept) },
+            mark: None,
+            sink: None,
+            says: PhantomData,
+        }
     }
 }
 
-impl<B: Body> AnswerBody<B> {
+impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
     /// A body that is handed on as it is.
     #[inline]
     pub(crate) fn passed(body: B, mut mark: Option<Mark>) -> Self {
@@ -64,7 +87,12 @@ impl<B: Body> AnswerBody<B> {
         if ended && let Some(mark) = &mut mark {
             mark.answered();
         }
-        Self { inner: Inner::Passed { body }, mark: mark.filter(|_| !ended), sink: None }
+        Self {
+            inner: Inner::Passed { body },
+            mark: mark.filter(|_| !ended),
+            sink: None,
+            says: PhantomData,
+        }
     }
 
     /// The same, watched by `sink`.
@@ -73,7 +101,7 @@ impl<B: Body> AnswerBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
+impl<B: Body<Data = Bytes>, W: SaysWhere> Body for AnswerBody<B, W> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -88,12 +116,8 @@ impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
                 if this.sink.is_some() {
                     Sink::see(this.sink, frame.as_ref(), &*body);
                 }
-                let broken = matches!(frame, Some(Err(_)));
-                if !broken
-                    && (frame.is_none() || body.is_end_stream())
-                    && let Some(mut mark) = this.mark.take()
-                {
-                    mark.answered();
+                if this.mark.is_some() {
+                    note::<_, W>(this.mark, &frame, &*body);
                 }
                 Poll::Ready(frame)
             }
@@ -122,174 +146,36 @@ impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
     }
 }
 
-impl<B: Body> fmt::Debug for AnswerBody<B> {
+impl<B: Body, W> fmt::Debug for AnswerBody<B, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AnswerBody").finish_non_exhaustive()
     }
 }
 
-/// The body of a dual write's authority. Dropped before its end, it is read to
-/// its end by a task.
-pub(crate) struct Kept<B: Body> {
-    /// What was read before the answer was released.
-    ahead: VecDeque<Result<Frame<B::Data>, B::Error>>,
-    body: Option<Pin<Box<B>>>,
-    end: Option<KeptEnd>,
-    /// Set where `B`'s bounds are known, so that the drop needs none.
-    finish: fn(Pin<Box<B>>, KeptEnd),
-}
-
-/// What hangs on the end of a kept body.
-pub struct KeptEnd {
-    pub(crate) mark: Mark,
-    /// How long a task reads on without a client.
-    pub(crate) limit: Duration,
-    pub(crate) runtime: runtime::Handle,
-    /// Called if the body breaks off.
-    pub(crate) broken: Box<dyn FnOnce() + Send>,
-}
-
-impl fmt::Debug for KeptEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeptEnd").finish_non_exhaustive()
-    }
-}
-
-/// A body of which a part has been read ahead.
-pub(crate) struct ReadAhead<B: Body> {
-    pub(crate) frames: VecDeque<Result<Frame<B::Data>, B::Error>>,
-    pub(crate) body: Pin<Box<B>>,
-}
-
-impl<B: Body<Data = Bytes>> ReadAhead<B> {
-    pub(crate) fn none(body: B) -> Self {
-        Self { frames: VecDeque::new(), body: Box::pin(body) }
-    }
-
-    /// Reads on to the end, or until there is more than `limit`. `Some` is the
-    /// whole body.
-    pub(crate) async fn read(&mut self, limit: usize) -> Option<(Bytes, Option<HeaderMap>)> {
-        let mut data = BytesMut::new();
-        let mut trailers = None;
-        while !self.body.is_end_stream() {
-            let Some(frame) = poll_fn(|cx| self.body.as_mut().poll_frame(cx)).await else {
-                break;
-            };
-            let whole = match &frame {
-                Ok(frame) => {
-                    if let Some(chunk) = frame.data_ref() {
-                        data.extend_from_slice(chunk);
-                    }
-                    trailers = frame.trailers_ref().cloned().or(trailers);
-                    data.len() <= limit
-                }
-                Err(_) => false,
-            };
-            self.frames.push_back(frame);
-            if !whole {
-                return None;
+/// Notes what the end of an answer says.
+fn note<B: Body<Data = Bytes>, W: SaysWhere>(
+    slot: &mut Option<Mark>,
+    frame: &Option<Result<Frame<Bytes>, B::Error>>,
+    body: &B,
+) {
+    let trailers = match frame {
+        Some(Err(_)) => {
+            if let Some(mark) = slot.as_mut().filter(|mark| mark.is_open()) {
+                mark.set_end(End::Unknown);
             }
+            return;
         }
-        Some((data.freeze(), trailers))
+        // Nothing comes after trailers, and a server may not ask for more.
+        Some(Ok(frame)) if frame.is_trailers() => frame.trailers_ref(),
+        Some(Ok(_)) if !body.is_end_stream() => return,
+        _ => None,
+    };
+    if let Some(mut mark) = slot.take() {
+        if mark.is_open()
+            && let Some(outcome) = W::at_end(trailers)
+        {
+            mark.set_end(outcome.into());
+        }
+        mark.answered();
     }
-}
-
-impl<B: Body + Send + 'static> Kept<B> {
-    pub(crate) fn new(read: ReadAhead<B>, end: KeptEnd) -> Self {
-        let ReadAhead { frames, body } = read;
-        let broken = matches!(frames.back(), Some(Err(_)));
-        let ended = body.is_end_stream();
-        let mut end = Some(end);
-        if broken {
-            if let Some(end) = end.take() {
-                (end.broken)();
-            }
-        } else if ended {
-            end = None;
-        }
-        Self {
-            ahead: frames,
-            body: Some(body),
-            end,
-            finish: |body, end| {
-                let runtime = end.runtime.clone();
-                runtime.spawn(async move {
-                    match timeout(end.limit, drain(body)).await {
-                        Ok(true) => {}
-                        // It may still land, for all we know.
-                        Ok(false) | Err(_) => {
-                            let mut end = end;
-                            end.mark.set_lingers(true);
-                            (end.broken)();
-                        }
-                    }
-                });
-            },
-        }
-    }
-}
-
-impl<B: Body<Data = Bytes>> Kept<B> {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if let Some(frame) = self.ahead.pop_front() {
-            return Poll::Ready(Some(frame));
-        }
-        let Some(body) = &mut self.body else {
-            return Poll::Ready(None);
-        };
-        let frame = ready!(body.as_mut().poll_frame(cx));
-        if matches!(frame, Some(Err(_))) {
-            if let Some(end) = self.end.take() {
-                (end.broken)();
-            }
-        } else if frame.is_none() || body.is_end_stream() {
-            self.end = None;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && self.body.as_ref().is_none_or(|body| body.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let ahead: u64 = self
-            .ahead
-            .iter()
-            .filter_map(|frame| frame.as_ref().ok()?.data_ref())
-            .map(|data| data.len() as u64)
-            .sum();
-        let rest = self.body.as_ref().map_or_else(
-            || SizeHint::with_exact(0),
-            |body| {
-                if body.is_end_stream() { SizeHint::with_exact(0) } else { body.size_hint() }
-            },
-        );
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + ahead);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + ahead);
-        }
-        hint
-    }
-}
-
-impl<B: Body> Drop for Kept<B> {
-    fn drop(&mut self) {
-        if let (Some(body), Some(end)) = (self.body.take(), self.end.take()) {
-            (self.finish)(body, end);
-        }
-    }
-}
-
-/// Reads a body to its end and forgets it. Says whether it ended well.
-pub(crate) async fn drain<B: Body>(mut body: Pin<Box<B>>) -> bool {
-    while !body.is_end_stream() {
-        match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            None => break,
-            Some(Ok(_)) => {}
-            Some(Err(_)) => return false,
-        }
-    }
-    true
 }

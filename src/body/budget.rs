@@ -8,7 +8,7 @@ use std::sync::{
 /// A count of bytes in use. The limit comes with each question, since layers
 /// of one handle may set different ones.
 #[derive(Debug, Default)]
-pub struct Budget(AtomicUsize);
+pub(crate) struct Budget(AtomicUsize);
 
 impl Budget {
     pub(crate) fn used(&self) -> usize {
@@ -23,7 +23,7 @@ impl Budget {
 
 /// Bytes that somebody holds; given back when dropped.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     budget: Arc<Budget>,
     limit: usize,
     bytes: usize,

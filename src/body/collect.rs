@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
 
-use super::Lease;
+use super::Room;
 use crate::BoxError;
 
 /// A body that was collected.
@@ -26,19 +26,15 @@ pub(crate) enum CollectError {
     Broken(BoxError),
 }
 
-/// Collects a body of at most `limit` bytes, paid for from `lease`.
-pub(crate) async fn collect<B>(
-    body: B,
-    limit: usize,
-    lease: &mut Lease,
-) -> Result<Collected, CollectError>
+/// Collects a body, as far as there is room.
+pub(crate) async fn collect<B>(body: B, room: &mut Room) -> Result<Collected, CollectError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
     let mut body = pin!(body);
     // A body that says how long it is need not be read to be refused.
-    if body.size_hint().lower() > limit as u64 {
+    if body.size_hint().lower() > room.limit() as u64 {
         return Err(CollectError::TooLarge);
     }
     let mut first = Bytes::new();
@@ -52,10 +48,10 @@ where
         };
         match frame.into_data() {
             Ok(data) => {
-                if first.len() + rest.len() + data.len() > limit {
+                if first.len() + rest.len() + data.len() > room.limit() {
                     return Err(CollectError::TooLarge);
                 }
-                if !lease.take(data.len()) {
+                if !room.take(data.len()) {
                     return Err(CollectError::NoRoom);
                 }
                 if first.is_empty() {

@@ -13,10 +13,11 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
 
-use super::{Collected, Lease};
+use super::{Collected, Room};
 
 /// Why a body was not captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CaptureError {
     /// Over the limit of one body.
     TooLarge,
@@ -28,7 +29,7 @@ pub enum CaptureError {
     Broken,
 }
 
-type Captured = Result<(Collected, Lease), CaptureError>;
+type Captured = Result<(Collected, Room), CaptureError>;
 
 /// What has been kept so far. The reader empties it when it gives up: a body
 /// that is open for hours must not hold it that long.
@@ -37,7 +38,7 @@ struct Kept {
     chunks: Vec<Bytes>,
     len: usize,
     trailers: Option<HeaderMap>,
-    lease: Lease,
+    room: Room,
 }
 
 type Shared = Arc<Mutex<Option<Kept>>>;
@@ -51,7 +52,6 @@ fn lock(shared: &Shared) -> MutexGuard<'_, Option<Kept>> {
 #[derive(Debug)]
 pub(crate) struct Sink {
     kept: Shared,
-    limit: usize,
     /// A body that says how long it is may not be polled past its last byte.
     exact: Option<u64>,
     tell: Option<oneshot::Sender<Captured>>,
@@ -61,7 +61,7 @@ pub(crate) struct Sink {
 #[derive(Debug)]
 pub(crate) enum Capture {
     /// Known already.
-    Now(Collected, Lease),
+    Now(Collected, Room),
     /// When the body has ended.
     Later(Reader),
 }
@@ -82,32 +82,28 @@ impl Drop for Reader {
 impl Capture {
     pub(crate) async fn wait(self) -> Captured {
         match self {
-            Self::Now(collected, lease) => Ok((collected, lease)),
+            Self::Now(collected, room) => Ok((collected, room)),
             // A sink that is dropped without a word was dropped with its body.
             Self::Later(mut reader) => (&mut reader.told).await.unwrap_or(Err(CaptureError::Gone)),
         }
     }
 
     /// What was captured, if the body has ended well by now.
-    pub(crate) fn now(self) -> Option<(Collected, Lease)> {
+    pub(crate) fn now(self) -> Option<(Collected, Room)> {
         match self {
-            Self::Now(collected, lease) => Some((collected, lease)),
+            Self::Now(collected, room) => Some((collected, room)),
             Self::Later(mut reader) => reader.told.try_recv().ok().and_then(Result::ok),
         }
     }
 }
 
 impl Sink {
-    pub(crate) fn new<B: Body>(body: &B, limit: usize, lease: Lease) -> (Box<Self>, Capture) {
+    pub(crate) fn new<B: Body>(body: &B, room: Room) -> (Box<Self>, Capture) {
         let (tell, told) = oneshot::channel();
-        let kept = Kept { chunks: Vec::new(), len: 0, trailers: None, lease };
+        let kept = Kept { chunks: Vec::new(), len: 0, trailers: None, room };
         let kept = Arc::new(Mutex::new(Some(kept)));
-        let sink = Self {
-            kept: Arc::clone(&kept),
-            limit,
-            exact: body.size_hint().exact(),
-            tell: Some(tell),
-        };
+        let sink =
+            Self { kept: Arc::clone(&kept), exact: body.size_hint().exact(), tell: Some(tell) };
         (Box::new(sink), Capture::Later(Reader { told, kept }))
     }
 
@@ -132,7 +128,9 @@ impl Sink {
                 }
             }
         }
-        if body.is_end_stream() {
+        // Nothing comes after trailers, and a server may not ask for more.
+        let trailers = matches!(frame, Some(Ok(frame)) if frame.is_trailers());
+        if trailers || body.is_end_stream() {
             this.finish();
         } else {
             *sink = Some(this);
@@ -145,10 +143,10 @@ impl Sink {
         let kept = kept.as_mut().ok_or(CaptureError::Gone)?;
         if let Some(data) = frame.data_ref() {
             kept.len += data.len();
-            if kept.len > self.limit {
+            if kept.len > kept.room.limit() {
                 return Err(CaptureError::TooLarge);
             }
-            if !kept.lease.take(data.len()) {
+            if !kept.room.take(data.len()) {
                 return Err(CaptureError::NoRoom);
             }
             kept.chunks.push(data.clone());
@@ -159,7 +157,7 @@ impl Sink {
     }
 
     fn finish(&mut self) {
-        let Some(Kept { chunks, len, trailers, lease }) = lock(&self.kept).take() else {
+        let Some(Kept { chunks, len, trailers, room }) = lock(&self.kept).take() else {
             return;
         };
         let data = match <[Bytes; 1]>::try_from(chunks) {
@@ -170,7 +168,7 @@ impl Sink {
                 all.freeze()
             }
         };
-        self.tell(Ok((Collected { data, trailers }, lease)));
+        self.tell(Ok((Collected { data, trailers }, room)));
     }
 
     fn tell(&mut self, captured: Captured) {

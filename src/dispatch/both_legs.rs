@@ -1,29 +1,30 @@
 //! The two legs of a write, and what its client is told.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use tokio::{runtime, sync::oneshot, time::timeout};
+use tokio::{runtime, sync::oneshot, time::sleep, time::timeout};
 use tower_service::Service;
 use tracing::Instrument;
 
 use super::{
     Ready, Settings,
-    guard::guarded,
-    leg::{LegEnd, leg},
+    guard::{CatchPanic, Detached, Panicked},
+    inner::Inner,
+    leg::{LegEnd, leg, until},
     other_leg::{Hold, OtherLeg, Told, abandon, outlive},
     record::{Record, Report},
 };
 use crate::{
-    body::KeptEnd,
+    body::{Ending, Then},
     flag::{Mark, Word},
-    protocol::{Dispatch, Seam},
+    protocol::{Dispatch, Drained, Protocol, Said},
     reconcile::Place,
     stage::{FailurePolicy, Outcome, Reply, Role, Stage, acknowledged_on_record, reply},
     telemetry::{LegFault, Refused, SkippedLeg},
 };
 
 /// What both legs of one write share.
-pub(super) struct Write<P: Seam<Req, Res>, Req, Res> {
+pub(super) struct Write<P: Protocol<Req, Res, E>, Req, Res, E> {
     pub(super) settings: Arc<Settings<P>>,
     pub(super) record: Arc<Record<P>>,
     pub(super) whole: Arc<P::Whole>,
@@ -34,14 +35,26 @@ pub(super) struct Write<P: Seam<Req, Res>, Req, Res> {
     pub(super) synced: bool,
 }
 
-type Answered<P, Req, A> =
-    Result<<P as Seam<Req, <A as Service<Req>>::Response>>::Answer, <A as Service<Req>>::Error>;
+type Answered<P, Req, A> = Result<
+    <P as Protocol<Req, <A as Service<Req>>::Response, <A as Service<Req>>::Error>>::Answer,
+    <A as Service<Req>>::Error,
+>;
 
-impl<P, Req, Res> Write<P, Req, Res>
+/// What the authority's leg has come to, once its head is here.
+enum Headed<Res, E> {
+    Answer(Res, Mark),
+    /// The outcome will be told at the answer's end.
+    Open(Res, Mark),
+    Error(E),
+    Refused(Refused),
+}
+
+impl<P, Req, Res, E> Write<P, Req, Res, E>
 where
-    P: Seam<Req, Res>,
+    P: Protocol<Req, Res, E>,
     Req: Send + 'static,
     Res: Send + 'static,
+    E: std::fmt::Display + Send + 'static,
 {
     fn dispatch(&self, role: Role) -> Dispatch {
         Dispatch {
@@ -62,31 +75,71 @@ where
         )
     }
 
-    pub(super) async fn run<A, O, E>(
+    pub(super) async fn run<A, O>(
         self,
-        mut authority: Ready<A>,
+        authority: Ready<A>,
         mark: Mark,
         place: Place,
         mine: Report<P>,
         mut other: Option<OtherLeg<O, P>>,
     ) -> Answered<P, Req, A>
     where
-        A: Service<Req, Response = Res, Error = E, Future: Send> + Clone + Send + 'static,
-        O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
-        E: fmt::Display + Send + 'static,
+        A: Inner<Req> + Service<Req, Response = Res, Error = E>,
+        O: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
-        let limits = &self.settings.limits;
-        let protocol = &self.settings.protocol;
         let mut told = None;
         if self.settings.order.starts_other(None)
             && let Some(leg) = other.take()
         {
-            let request = protocol.copy(&self.whole, self.dispatch(Role::Other));
+            let request = self.settings.protocol.copy(&self.whole, self.dispatch(Role::Other));
             told = Some(self.start_other(leg, request));
         }
+        let hold = Hold { mark, place, _permit: None };
+        let mut mine = Some(mine);
+        let (outcome, headed) = self.lead(authority, hold, &mut mine).await;
+        let mut ahead = match headed {
+            Headed::Open(answer, mark) => {
+                let (whole, settings) = (Arc::clone(&self.whole), Arc::clone(&self.settings));
+                let then = |ended| self.conclude(ended, mine, other, told);
+                let ending = settings.ending(mark, Then::Awaited(Box::new(then)));
+                return Ok(settings.protocol.keep(&whole, P::ahead(answer), ending));
+            }
+            Headed::Answer(answer, mark) => Ok(Ok((P::ahead(answer), mark))),
+            Headed::Error(error) => Ok(Err(error)),
+            Headed::Refused(reason) => Err(reason),
+        };
+        if let Some(leg) = other {
+            told = self.follow(leg, outcome, &mut ahead).await;
+        }
+        if let Some(reason) = self.reply(outcome, told).await {
+            return self.refuse(reason);
+        }
+        match ahead {
+            Ok(Ok((ahead, mark))) => {
+                let record = Arc::clone(&self.record);
+                let broken = Then::Known(Box::new(move || record.answer_broke()));
+                let ending = self.settings.ending(mark, broken);
+                Ok(self.settings.protocol.keep(&self.whole, ahead, ending))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(reason) => self.refuse(reason),
+        }
+    }
 
+    /// The authority's leg, to its head. `mine` is left where the outcome is not
+    /// known yet.
+    async fn lead<A>(
+        &self,
+        mut authority: Ready<A>,
+        mut hold: Hold,
+        mine: &mut Option<Report<P>>,
+    ) -> (Outcome, Headed<Res, E>)
+    where
+        A: Inner<Req> + Service<Req, Response = Res, Error = E>,
+    {
+        let limits = &self.settings.limits;
+        let protocol = &self.settings.protocol;
         let request = protocol.copy(&self.whole, self.dispatch(Role::Authority));
-        let mut hold = Hold { mark, place, _permit: None };
         // What was reserved by being ready (a permit, a slot) may be what the
         // one ahead is waiting for.
         if hold.place.waits() {
@@ -97,43 +150,68 @@ where
             leg(authority, request, turn, limits.ready_timeout)
                 .instrument(self.span(Role::Authority)),
         );
-        let ended = timeout(limits.leg_timeout, &mut running).await;
-        hold.mark.record(mine.took());
-        let (outcome, answer) = match ended {
-            Ok(LegEnd::Answer(answer)) => {
-                let outcome = protocol.judge(&self.whole, &answer);
-                if outcome == Outcome::Applied {
-                    self.record.learn_from::<Req, Res>(Role::Authority, &self.whole, &answer);
-                }
-                let outcome = mine.answered(outcome, P::code(&answer));
-                (outcome, Ok(Ok((answer, hold.ended(outcome)))))
+        let patience = async {
+            protocol.given(&self.whole, Role::Authority).await;
+            sleep(limits.leg_timeout).await;
+        };
+        let ended = until(&mut running, patience).await;
+        let report = mine.take().expect("a leg reports once");
+        hold.mark.record(report.took());
+        let spoiled = protocol.spoiled(&self.whole, Role::Authority);
+        match ended {
+            Some(LegEnd::Answer(answer)) => {
+                let said = match (spoiled, protocol.judge(&self.whole, &answer)) {
+                    (Some(fault), Said::Now(..)) => Err(fault),
+                    (_, said) => Ok(said),
+                };
+                let outcome = match said {
+                    Err(fault) => report.failed(fault),
+                    Ok(Said::Now(outcome, code)) => {
+                        if outcome == Outcome::Applied {
+                            self.record.learn_from(Role::Authority, &*self.whole, &answer);
+                        }
+                        report.answered(outcome, code)
+                    }
+                    Ok(Said::AtEnd) => {
+                        *mine = Some(report);
+                        return (Outcome::Unknown, Headed::Open(answer, hold.open()));
+                    }
+                };
+                (outcome, Headed::Answer(answer, hold.ended(outcome)))
             }
-            Ok(LegEnd::Error(error)) => {
-                let outcome = mine.errored(&error);
+            Some(LegEnd::Error(error)) => {
+                let outcome = match spoiled {
+                    Some(fault) => report.failed(fault),
+                    None => report.errored(protocol.judge_error(&self.whole, &error), &error),
+                };
                 drop(hold.ended(outcome));
-                (outcome, Ok(Err(error)))
+                (outcome, Headed::Error(error))
             }
-            Ok(LegEnd::Panicked) => {
-                let outcome = mine.failed(LegFault::Panicked);
+            Some(LegEnd::Panicked) => {
+                let outcome = report.failed(LegFault::Panicked);
                 drop(hold.ended(outcome));
-                (outcome, Err(Refused::AuthorityPanicked))
+                (outcome, Headed::Refused(Refused::AuthorityPanicked))
             }
-            Ok(LegEnd::NotReady) => {
-                let outcome = mine.failed(LegFault::NotReady);
+            Some(LegEnd::NotReady) => {
+                let outcome = report.failed(LegFault::NotReady);
                 drop(hold.ended(outcome));
-                (outcome, Err(Refused::AuthorityNotReady))
+                (outcome, Headed::Refused(Refused::AuthorityNotReady))
             }
-            Ok(LegEnd::Absorbed) => unreachable!("only the other leg's place may be absorbed"),
-            Err(_) => {
+            Some(LegEnd::Absorbed) => {
+                unreachable!("only the other leg's place may be absorbed")
+            }
+            None => {
                 // The waiting has ended; the leg has not.
                 let settings = Arc::clone(&self.settings);
                 // Pays for the body until the leg has ended.
                 let whole = Arc::clone(&self.whole);
                 let permit = Arc::clone(&settings.legs).try_acquire_owned();
-                let late = async move {
-                    let _whole = whole;
-                    if let LegEnd::Answer(answer) = running.await {
-                        P::drain(answer).await;
+                let late = {
+                    let settings = Arc::clone(&settings);
+                    async move {
+                        if let LegEnd::Answer(answer) = running.await {
+                            let _ = settings.protocol.drain(&whole, answer).await;
+                        }
                     }
                 };
                 tokio::spawn(async move {
@@ -143,14 +221,57 @@ where
                         Err(_) => abandon(&settings, late, hold).await,
                     }
                 });
-                (mine.failed(LegFault::Timeout), Err(Refused::AuthorityTimeout))
+                let outcome = report.failed(LegFault::Timeout);
+                (outcome, Headed::Refused(Refused::AuthorityTimeout))
+            }
+        }
+    }
+
+    /// The end of an answer has told the outcome, or will not tell it. What is
+    /// to be done is done here; the future waits for what the policy wants.
+    fn conclude<O>(
+        self,
+        ended: Result<Drained, LegFault>,
+        mine: Option<Report<P>>,
+        other: Option<OtherLeg<O, P>>,
+        mut told: Option<oneshot::Receiver<Told>>,
+    ) -> crate::flag::BoxFuture<'static, Option<Refused>>
+    where
+        O: Inner<Req> + Service<Req, Response = Res, Error = E>,
+    {
+        let protocol = &self.settings.protocol;
+        let fault = protocol.spoiled(&self.whole, Role::Authority);
+        let mine = mine.expect("a leg reports once");
+        let outcome = match (fault, ended) {
+            (Some(fault), _) | (None, Err(fault)) => mine.failed(fault),
+            (None, Ok(Drained { said: None, .. })) => mine.failed(LegFault::BodyFailed),
+            (None, Ok(Drained { said: Some((outcome, code)), keys })) => {
+                if outcome == Outcome::Applied {
+                    self.record.learn(Role::Authority, keys);
+                }
+                mine.answered(outcome, code)
             }
         };
-
-        let mut ahead = answer.map(|answer| answer.map(|(answer, mark)| (P::ahead(answer), mark)));
         if let Some(leg) = other {
-            told = self.follow(leg, outcome, &mut ahead).await;
+            if !self.settings.order.starts_other(Some(outcome)) {
+                leg.skip(SkippedLeg::AuthorityDidNotApply);
+            } else if protocol.follows() {
+                leg.skip(SkippedLeg::HookDeclined);
+            } else {
+                let request = protocol.copy(&self.whole, self.dispatch(Role::Other));
+                told = Some(self.start_other(leg, request));
+            }
         }
+        Box::pin(Detached::new(async move { self.reply(outcome, told).await }))
+    }
+
+    /// Waits for what the policy wants the client to wait for. `Some`: the
+    /// client must be told that instead of the authority's answer.
+    async fn reply(
+        &self,
+        outcome: Outcome,
+        told: Option<oneshot::Receiver<Told>>,
+    ) -> Option<Refused> {
         let (mut policy, mut moved) = self.policy();
         let theirs = match told.filter(|_| policy.awaits_other()) {
             None => Outcome::NotRun,
@@ -170,19 +291,15 @@ where
         if outcome == Outcome::Applied && acknowledged_on_record(unrecorded, theirs) {
             core.wait_recorded().await;
         }
-        let answer =
-            ahead.map(|answer| answer.map(|(ahead, mark)| P::keep(ahead, self.kept_end(mark))));
         // Two answers that name different things agree in their outcomes only; in
         // a ramp that is not enough, since either side is read from.
         let apart = self.word.ramps() && self.record.is_dirty();
         let reply = reply(policy, self.synced || moved, outcome, theirs);
-        if apart || reply == Reply::PartialWrite {
-            return Ok(self.refuse(Refused::PartialWrite));
+        let partial = apart || reply == Reply::PartialWrite;
+        if partial {
+            core.counters.refused(Refused::PartialWrite);
         }
-        match answer {
-            Ok(answer) => answer,
-            Err(reason) => Ok(self.refuse(reason)),
-        }
+        partial.then_some(Refused::PartialWrite)
     }
 
     /// What the client waits for as things stand, and whether a hurried flip has
@@ -193,32 +310,24 @@ where
         (self.settings.policy_under(self.word).effective(self.word.raises(), moved), moved)
     }
 
-    fn refuse(&self, reason: Refused) -> P::Answer {
-        self.settings.core.counters.refused(reason);
-        self.settings.protocol.refuse(reason)
-    }
-
-    fn kept_end(&self, mark: Mark) -> KeptEnd {
-        let record = Arc::clone(&self.record);
-        KeptEnd {
-            mark,
-            limit: self.settings.limits.abandon_after,
-            runtime: runtime::Handle::current(),
-            broken: Box::new(move || record.answer_broke()),
+    fn refuse(&self, reason: Refused) -> Result<P::Answer, E> {
+        if reason != Refused::PartialWrite {
+            // That one has been counted where it was found.
+            self.settings.core.counters.refused(reason);
         }
+        self.settings.protocol.refuse(reason)
     }
 
     /// `AuthorityFirst`: starts the other leg if the authority has applied the
     /// write.
-    async fn follow<O, E>(
+    async fn follow<O>(
         &self,
         leg: OtherLeg<O, P>,
         outcome: Outcome,
         ahead: &mut Result<Result<(P::Ahead, Mark), E>, Refused>,
     ) -> Option<oneshot::Receiver<Told>>
     where
-        O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
-        E: fmt::Display + Send + 'static,
+        O: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
         let starts = self.settings.order.starts_other(Some(outcome));
         let (true, Ok(Ok((ahead, _)))) = (starts, ahead) else {
@@ -227,24 +336,24 @@ where
         };
         let protocol = &self.settings.protocol;
         let dispatch = self.dispatch(Role::Other);
-        let request = if protocol.follows() {
-            let limits = &self.settings.limits;
-            let reading = P::read_ahead(ahead, limits.captured_body);
-            let Ok(Some(answer)) = timeout(limits.leg_timeout, reading).await else {
-                leg.skip(SkippedLeg::AnswerTooLarge);
-                return None;
-            };
-            let built = guarded(|| protocol.copy_after(&self.whole, dispatch, &answer));
-            match built.flatten() {
-                Some(request) => request,
-                None => {
-                    leg.skip(SkippedLeg::HookDeclined);
-                    return None;
-                }
-            }
-        } else {
-            protocol.copy(&self.whole, dispatch)
-        };
-        Some(self.start_other(leg, request))
+        if !protocol.follows() {
+            return Some(self.start_other(leg, protocol.copy(&self.whole, dispatch)));
+        }
+        let limits = &self.settings.limits;
+        let built = protocol.copy_after(&self.whole, dispatch, ahead, limits.captured_body);
+        match timeout(limits.leg_timeout, CatchPanic::new(built)).await {
+            Ok(Ok(Ok(request))) => return Some(self.start_other(leg, request)),
+            Ok(Ok(Err(reason))) => leg.skip(reason),
+            Ok(Err(Panicked)) => leg.skip(SkippedLeg::HookDeclined),
+            Err(_) => leg.skip(SkippedLeg::AnswerTooLarge),
+        }
+        None
+    }
+}
+
+impl<P> Settings<P> {
+    fn ending(&self, mark: Mark, then: Then) -> Ending {
+        let (patience, runtime) = (self.limits.abandon_after, runtime::Handle::current());
+        Ending { mark, patience, runtime, then }
     }
 }

@@ -1,5 +1,7 @@
 //! One leg of a request, whatever happens to it.
 
+use std::{future::poll_fn, pin::pin, task::Poll};
+
 use tokio::time::{Duration, timeout};
 use tower_service::Service;
 
@@ -45,4 +47,17 @@ where
         }
     };
     CatchPanic::new(run).await.unwrap_or_else(|Panicked| LegEnd::Panicked)
+}
+
+/// Waits for `running`, until `patience` has run out.
+pub(super) async fn until<F: Future + Unpin>(
+    running: &mut F,
+    patience: impl Future<Output = ()>,
+) -> Option<F::Output> {
+    let mut patience = pin!(patience);
+    poll_fn(|cx| match std::pin::Pin::new(&mut *running).poll(cx) {
+        Poll::Ready(end) => Poll::Ready(Some(end)),
+        Poll::Pending => patience.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }

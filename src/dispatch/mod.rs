@@ -6,6 +6,7 @@
 
 mod both_legs;
 mod guard;
+mod inner;
 mod leg;
 mod other_leg;
 mod read;
@@ -22,11 +23,12 @@ use crate::{
     flag::{Core, Mark, Word},
     layer::Limits,
     observe::{Event, Observer},
-    protocol::Seam,
+    protocol::Protocol,
     stage::{FailurePolicy, Stage, WriteOrder, stage_in_force},
 };
 
 use self::guard::guarded;
+pub(crate) use self::inner::Inner;
 pub(crate) use self::read::{plain, watched_read};
 pub(crate) use self::write::dual_write;
 
@@ -79,22 +81,22 @@ impl<P> fmt::Debug for Settings<P> {
 impl<P> Settings<P> {
     /// The stage in force for a read.
     #[inline]
-    pub(crate) fn stage_of_read<Req, Res>(&self, word: Word, request: &Req) -> Stage
+    pub(crate) fn stage_of_read<Req, Res, E>(&self, word: Word, request: &Req) -> Stage
     where
-        P: Seam<Req, Res>,
+        P: Protocol<Req, Res, E>,
     {
         stage_in_force(word.stage(), word.share(), || {
             // A function of the user's that panics must not fail the read.
-            guarded(|| self.protocol.partition(request, word.share(), self.core.seed()))
+            guarded(|| self.protocol.ramp_keys(request).covered_by(word.share(), self.core.seed()))
                 .unwrap_or(false)
         })
     }
 
     /// Gives a write that runs alone its name, if that is switched on.
     #[inline]
-    pub(crate) fn name<Req, Res>(&self, request: &Req, mark: Option<&mut Mark>)
+    pub(crate) fn name<Req, Res, E>(&self, request: &Req, mark: Option<&mut Mark>)
     where
-        P: Seam<Req, Res>,
+        P: Protocol<Req, Res, E>,
     {
         if self.name_writes
             && let Some(mark) = mark

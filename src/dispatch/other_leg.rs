@@ -1,10 +1,10 @@
 //! The second leg of a dual write: a task of its own, to its own end.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tower_service::Service;
 use tracing::Instrument;
@@ -12,12 +12,13 @@ use tracing::Instrument;
 use super::{
     Ready, Settings,
     both_legs::Write,
-    leg::{LegEnd, leg},
+    inner::Inner,
+    leg::{LegEnd, leg, until},
     record::{Record, Report},
 };
 use crate::{
-    flag::Mark,
-    protocol::Seam,
+    flag::{End, Mark, later},
+    protocol::{Protocol, Said},
     reconcile::Place,
     stage::{Outcome, Role},
     telemetry::{LegFault, SkippedLeg},
@@ -39,6 +40,13 @@ impl Hold {
         mark.set_head(outcome.into());
         mark
     }
+
+    /// The same, of an answer whose end will tell how the leg went.
+    pub(super) fn open(self) -> Mark {
+        let Self { mut mark, .. } = self;
+        mark.set_head(End::Dropped);
+        mark
+    }
 }
 
 /// What the client's future hears of the other leg.
@@ -55,21 +63,21 @@ pub(super) struct OtherLeg<S, P: Send + Sync + 'static> {
     pub(super) report: Report<P>,
 }
 
-impl<P, Req, Res> Write<P, Req, Res>
+impl<P, Req, Res, E> Write<P, Req, Res, E>
 where
-    P: Seam<Req, Res>,
+    P: Protocol<Req, Res, E>,
     Req: Send + 'static,
     Res: Send + 'static,
+    E: fmt::Display + Send + 'static,
 {
     /// Runs the other leg in a task of its own, to its end.
-    pub(super) fn start_other<O, E>(
+    pub(super) fn start_other<O>(
         &self,
         other: OtherLeg<O, P>,
         request: Req,
     ) -> oneshot::Receiver<Told>
     where
-        O: Service<Req, Response = Res, Error = E, Future: Send> + Send + 'static,
-        E: fmt::Display + Send + 'static,
+        O: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
         let (tell, told) = oneshot::channel();
         let settings = Arc::clone(&self.settings);
@@ -79,15 +87,25 @@ where
         let turn = hold.place.turn();
         let run = {
             let (settings, record) = (Arc::clone(&settings), Arc::clone(&record));
+            let whole = Arc::clone(&whole);
             async move {
                 let end = leg(service, request, turn, settings.limits.ready_timeout).await;
-                OtherEnd::of::<P, Req, Res, E>(&settings, &record, &whole, end).await
+                OtherEnd::of(&settings, &record, &*whole, end).await
             }
         };
         let task = async move {
             let mut running = Box::pin(run);
-            match timeout(settings.limits.leg_timeout, &mut running).await {
-                Ok(end) => {
+            let limit = settings.limits.leg_timeout;
+            let patience = async {
+                settings.protocol.given(&whole, Role::Other).await;
+                sleep(limit).await;
+                // The rest of an answer may take as long as the authority's.
+                if record.other_has_answered() {
+                    sleep_until(later_than(record.authority_said().await, limit)).await;
+                }
+            };
+            match until(&mut running, patience).await {
+                Some(end) => {
                     hold.mark.record(report.took());
                     let absorbed = matches!(end, OtherEnd::Absorbed);
                     let outcome = end.report(report);
@@ -97,7 +115,7 @@ where
                     // The client may not wait for it.
                     let _ = tell.send(if absorbed { Told::Absorbed } else { Told::Ended(outcome) });
                 }
-                Err(_) => {
+                None => {
                     let _ = tell.send(Told::Ended(report.failed(LegFault::Timeout)));
                     outlive(&settings, running, hold).await;
                     record.other_ended();
@@ -107,6 +125,10 @@ where
         tokio::spawn(task.instrument(self.span(Role::Other)));
         told
     }
+}
+
+fn later_than(from: Instant, limit: Duration) -> Instant {
+    from.checked_add(limit).unwrap_or_else(|| later(limit))
 }
 
 /// Waits for a leg that nobody else waits for any more, until it is given up.
@@ -131,7 +153,7 @@ pub(super) async fn abandon<P, F>(settings: &Settings<P>, running: F, mut hold: 
 /// How the other leg ended, its answer read to the end and thrown away.
 enum OtherEnd {
     Answered(Outcome, u16),
-    Error(String),
+    Error(Outcome, String),
     Failed(LegFault),
     Absorbed,
 }
@@ -144,25 +166,40 @@ impl OtherEnd {
         end: LegEnd<Res, E>,
     ) -> Self
     where
-        P: Seam<Req, Res>,
+        P: Protocol<Req, Res, E>,
         E: fmt::Display,
     {
+        let protocol = &settings.protocol;
+        let spoiled = || protocol.spoiled(whole, Role::Other);
         match end {
             LegEnd::Answer(answer) => {
-                let protocol = &settings.protocol;
-                let outcome = protocol.judge(whole, &answer);
-                if outcome == Outcome::Applied {
-                    record.learn_from::<Req, Res>(Role::Other, whole, &answer);
+                record.other_answers();
+                let said = protocol.judge(whole, &answer);
+                if matches!(said, Said::Now(Outcome::Applied, _)) {
+                    record.learn_from(Role::Other, whole, &answer);
                 }
-                let code = P::code(&answer);
                 // A handler that streams may still be writing.
-                if P::drain(answer).await {
-                    Self::Answered(outcome, code)
-                } else {
-                    Self::Failed(LegFault::BodyFailed)
+                let Ok(drained) = protocol.drain(whole, answer).await else {
+                    return Self::Failed(spoiled().unwrap_or(LegFault::BodyFailed));
+                };
+                if let Some(fault) = spoiled() {
+                    return Self::Failed(fault);
+                }
+                match (drained.said, said) {
+                    (Some((outcome, code)), _) => {
+                        if outcome == Outcome::Applied {
+                            record.learn(Role::Other, drained.keys);
+                        }
+                        Self::Answered(outcome, code)
+                    }
+                    (None, Said::Now(outcome, code)) => Self::Answered(outcome, code),
+                    (None, Said::AtEnd) => Self::Failed(LegFault::BodyFailed),
                 }
             }
-            LegEnd::Error(error) => Self::Error(error.to_string()),
+            LegEnd::Error(error) => match spoiled() {
+                Some(fault) => Self::Failed(fault),
+                None => Self::Error(protocol.judge_error(whole, &error), error.to_string()),
+            },
             LegEnd::Panicked => Self::Failed(LegFault::Panicked),
             LegEnd::NotReady => Self::Failed(LegFault::NotReady),
             LegEnd::Absorbed => Self::Absorbed,
@@ -172,7 +209,7 @@ impl OtherEnd {
     fn report<P: Send + Sync + 'static>(self, report: Report<P>) -> Outcome {
         match self {
             Self::Answered(outcome, code) => report.answered(outcome, code),
-            Self::Error(error) => report.errored(&error),
+            Self::Error(outcome, error) => report.errored(outcome, &error),
             Self::Failed(fault) => report.failed(fault),
             Self::Absorbed => report.absorbed(),
         }

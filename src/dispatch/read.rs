@@ -1,7 +1,7 @@
 //! Reads of the two-sided stages that are more than handed on, and requests
 //! whose side was not polled ready.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
@@ -9,12 +9,15 @@ use tower_service::Service;
 use super::{
     Ready, Settings,
     guard::{CatchPanic, Panicked, guarded, run_leg},
+    inner::Inner,
     shadow::{self, Start},
 };
 use crate::{
+    body::Room,
     compare::SkipReason,
     flag::{Admission, End, Mark},
-    protocol::{Dispatch, Seam},
+    future::hand_on,
+    protocol::{Dispatch, Protocol},
     reconcile::{Keys, Observation},
     stage::{Outcome, Role, Side, Stage},
     telemetry::Refused,
@@ -24,12 +27,13 @@ use crate::{
 /// `poll_ready` and `call`, the request is a held write whose stage turned out
 /// to be one-sided, or another layer has decided already.
 pub(crate) async fn plain<P, S, Req>(
+    glance: P::Glance,
     mut service: Ready<S>,
     request: Req,
     mut mark: Option<Mark>,
 ) -> Result<P::Answer, S::Error>
 where
-    P: Seam<Req, S::Response>,
+    P: Protocol<Req, S::Response, S::Error>,
     S: Service<Req>,
 {
     let answer = match service.ready().await {
@@ -42,18 +46,7 @@ where
             run_leg(mark.as_mut(), service.call(request)).await
         }
     };
-    match (answer, mark) {
-        (Ok(answer), mut mark) => {
-            if let Some(mark) = &mut mark {
-                mark.set_head(P::glance(&answer).into());
-            }
-            Ok(P::pass(answer, mark))
-        }
-        (Err(error), mark) => {
-            mark.into_iter().for_each(Mark::failed);
-            Err(error)
-        }
-    }
+    hand_on::<P, _, _, _>(&glance, answer, mark)
 }
 
 /// A read that may be shadowed, and that the other side may answer if the
@@ -66,29 +59,21 @@ pub(crate) async fn watched_read<P, A, O, Req>(
     request: Req,
 ) -> Result<P::Answer, A::Error>
 where
-    P: Seam<Req, A::Response>,
-    A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    O: Service<Req, Response = A::Response, Error = A::Error, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    P: Protocol<Req, A::Response, A::Error>,
+    A: Inner<Req>,
+    O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
     Req: Send + 'static,
 {
     let core = &settings.core;
-    let limits = &settings.limits;
     let Admission { stage, authority: mut mark, other: cover, shadows, .. } = admission;
     let side = stage.authority();
     // A key function that panics must not fail a read that did not need it.
     let known = guarded(|| settings.protocol.read_keys(&request));
     let keys = known.unwrap_or_else(Keys::none);
     let raced = core.order.observe(&keys);
-    let lease = Arc::clone(&core.captured).lease(limits.captured_bytes);
+    let protocol = &settings.protocol;
     let dispatch = Dispatch { stage, side, role: Role::Authority, migration: core.id() };
-    let (request, watched) =
-        settings.protocol.watch(request, dispatch, limits.captured_body, lease);
+    let (request, watched) = protocol.watch(request, dispatch, settings.capturing());
 
     let again = authority.again();
     let began = Instant::now();
@@ -109,8 +94,9 @@ where
     let took = began.elapsed();
     mark.record(took);
 
+    let glance = protocol.glancing();
     let answer = match first {
-        Ok(Ok(answer)) if P::glance(&answer) != Outcome::Unknown => answer,
+        Ok(Ok(answer)) if P::glance(&glance, Ok(&answer)) != Some(Outcome::Unknown) => answer,
         failed => {
             mark.set_end(End::Unknown);
             if let Some(marks) = shadows {
@@ -124,26 +110,22 @@ where
                 }
             }
             return match failed {
-                Ok(failed) => failed.map(|answer| P::pass(answer, Some(mark))),
+                Ok(failed) => hand_on::<P, _, _, _>(&glance, failed, Some(mark)),
                 Err(reason) => {
                     core.counters.refused(reason);
-                    Ok(settings.protocol.refuse(reason))
+                    protocol.refuse(reason)
                 }
             };
         }
     };
     cover.into_iter().for_each(|(mark, _)| mark.unused());
-    mark.set_end(P::glance(&answer).into());
+    mark.set_end(P::glance(&glance, Ok(&answer)).map_or(End::Dropped, End::from));
     let Some(marks) = shadows else {
         return Ok(P::pass(answer, Some(mark)));
     };
-    let slot = if P::is_success(&answer) {
+    let slot = protocol.comparable(&answer).and_then(|()| {
         Arc::clone(&settings.shadows).try_acquire_owned().map_err(|_| SkipReason::NoSlot)
-    } else if P::is_not_modified(&answer) {
-        Err(SkipReason::NotModified)
-    } else {
-        Err(SkipReason::AuthorityFailed)
-    };
+    });
     let slot = match slot {
         Ok(slot) => slot,
         Err(reason) => {
@@ -152,9 +134,7 @@ where
             return Ok(P::pass(answer, Some(mark)));
         }
     };
-    let lease = Arc::clone(&core.captured).lease(limits.captured_bytes);
-    let (answer, pending) =
-        settings.protocol.tee(&watched, answer, mark, limits.captured_body, lease);
+    let (answer, pending) = protocol.tee(&watched, answer, mark, settings.capturing());
     let start = Start {
         stage,
         keys,
@@ -189,7 +169,7 @@ impl Covered {
         mut mark: Mark,
     ) -> Option<P::Answer>
     where
-        P: Seam<Req, O::Response>,
+        P: Protocol<Req, O::Response, O::Error>,
         O: Service<Req>,
     {
         let core = &settings.core;
@@ -210,7 +190,9 @@ impl Covered {
         });
         let answer = match timeout(self.limit, call).await {
             // A write of the key may have begun meanwhile.
-            Ok(Ok(Ok(answer))) if P::is_success(&answer) && safe() => Some(answer),
+            Ok(Ok(Ok(answer))) if settings.protocol.comparable(&answer).is_ok() && safe() => {
+                Some(answer)
+            }
             _ => None,
         };
         mark.set_end(if answer.is_some() { End::Applied } else { End::Unknown });
@@ -222,7 +204,15 @@ impl Covered {
             request = %settings.protocol.label(&whole),
             "the authority failed a read, the other side answered it"
         );
-        P::fell_back(&mut answer, side);
+        settings.protocol.fell_back(&mut answer, side);
         Some(P::pass(answer, Some(mark)))
+    }
+}
+
+impl<P> Settings<P> {
+    /// Room for one body that is kept for comparing.
+    pub(super) fn capturing(&self) -> Room {
+        let lease = Arc::clone(&self.core.captured).lease(self.limits.captured_bytes);
+        Room::new(self.limits.captured_body, lease)
     }
 }

@@ -1,16 +1,20 @@
 //! What becomes of a dual write's two outcomes.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{Settings, guard::guarded};
 use crate::{
     observe::{Disagreement, Event, LegDetail, LegResult},
-    protocol::Seam,
+    protocol::Protocol,
     reconcile::{Keys, Place},
     stage::{Agreement, Outcome, Role, Side, Stage, agreement},
     telemetry::{LegFault, SkippedLeg},
@@ -25,6 +29,9 @@ pub(super) struct Record<P> {
     /// The age of the write's places.
     age: u64,
     state: Mutex<State>,
+    /// Told when the authority has said how it went.
+    said: Notify,
+    other_answers: AtomicBool,
 }
 
 struct State {
@@ -36,6 +43,8 @@ struct State {
     late: Option<Vec<Place>>,
     /// Something else may have been done to a late key meanwhile.
     overlapped: bool,
+    /// When the authority's outcome was known.
+    said_at: Option<Instant>,
     /// Both outcomes are known, and the sides may differ.
     dirty: bool,
 }
@@ -60,8 +69,11 @@ impl<P: Send + Sync + 'static> Record<P> {
                 results: [None, None],
                 late: Some(Vec::new()),
                 overlapped: false,
+                said_at: None,
                 dirty: false,
             }),
+            said: Notify::new(),
+            other_answers: AtomicBool::new(false),
         });
         let report =
             |role| Report { record: Some(Arc::clone(&record)), role, began: Instant::now() };
@@ -75,9 +87,9 @@ impl<P: Send + Sync + 'static> Record<P> {
 
     /// As [`learn`](Self::learn), from an answer. A key function that panics
     /// leaves the write's keys unknown, and harms nobody else.
-    pub(super) fn learn_from<Req, Res>(&self, role: Role, whole: &P::Whole, answer: &Res)
+    pub(super) fn learn_from<Req, Res, E>(&self, role: Role, whole: &P::Whole, answer: &Res)
     where
-        P: Seam<Req, Res>,
+        P: Protocol<Req, Res, E>,
     {
         match guarded(|| self.settings.protocol.late_keys(whole, answer)) {
             Some(keys) => self.learn(role, keys),
@@ -120,6 +132,28 @@ impl<P: Send + Sync + 'static> Record<P> {
         self.lock().dirty
     }
 
+    /// The other leg's head is here.
+    pub(super) fn other_answers(&self) {
+        self.other_answers.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn other_has_answered(&self) -> bool {
+        self.other_answers.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is known how the authority's leg went, and says since
+    /// when.
+    pub(super) async fn authority_said(&self) -> Instant {
+        loop {
+            let mut said = pin!(self.said.notified());
+            said.as_mut().enable();
+            if let Some(at) = self.lock().said_at {
+                return at;
+            }
+            said.await;
+        }
+    }
+
     /// The other leg has ended: its late places are free.
     pub(super) fn other_ended(&self) {
         let places = self.lock().late.take();
@@ -144,6 +178,10 @@ impl<P: Send + Sync + 'static> Record<P> {
         let known = {
             let mut state = self.lock();
             state.results[index(role)] = Some(result);
+            if role == Role::Authority {
+                state.said_at = Some(Instant::now());
+                self.said.notify_waiters();
+            }
             let [Some(authority), Some(other)] = &state.results else {
                 return;
             };
@@ -174,6 +212,9 @@ impl<P: Send + Sync + 'static> Record<P> {
         };
         let same = match (&authority_leg.detail, &other_leg.detail) {
             (LegDetail::Code(a), LegDetail::Code(b)) => both_applied || a == b,
+            (LegDetail::Error(a), LegDetail::Error(b)) => a == b,
+            (LegDetail::Code(_), LegDetail::Error(_))
+            | (LegDetail::Error(_), LegDetail::Code(_)) => both_applied,
             _ => true,
         };
         self.lock().dirty = agreed == Agreement::Dirty;
@@ -244,9 +285,11 @@ impl<P: Send + Sync + 'static> Report<P> {
             let counters = &record.settings.core.counters;
             match &detail {
                 LegDetail::Fault(fault) => counters.fault(side, *fault),
-                LegDetail::Error(_) => counters.fault(side, LegFault::Error),
+                LegDetail::Error(_) if outcome == Outcome::Unknown => {
+                    counters.fault(side, LegFault::Error);
+                }
                 LegDetail::Skipped(reason) => counters.leg_skipped(*reason),
-                LegDetail::Code(_) | LegDetail::Absorbed => {}
+                LegDetail::Code(_) | LegDetail::Error(_) | LegDetail::Absorbed => {}
             }
             let took = self.began.elapsed();
             if matches!(detail, LegDetail::Skipped(_)) {
@@ -265,8 +308,8 @@ impl<P: Send + Sync + 'static> Report<P> {
         self.send(Outcome::Applied, LegDetail::Absorbed)
     }
 
-    pub(super) fn errored(mut self, error: &impl std::fmt::Display) -> Outcome {
-        self.send(Outcome::Unknown, LegDetail::Error(error.to_string()))
+    pub(super) fn errored(mut self, outcome: Outcome, error: &impl std::fmt::Display) -> Outcome {
+        self.send(outcome, LegDetail::Error(error.to_string()))
     }
 
     pub(super) fn failed(mut self, fault: LegFault) -> Outcome {

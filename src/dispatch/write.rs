@@ -1,20 +1,22 @@
 //! A write in a two-sided stage: its body, its keys, its places.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use super::{
     Ready, Settings,
     both_legs::Write,
     guard::{Detached, guarded},
+    inner::Inner,
     other_leg::{Hold, OtherLeg},
     record::Record,
 };
 use crate::{
+    body::Room,
     flag::{Admission, Mark, Word},
-    protocol::Seam,
+    protocol::Protocol,
     reconcile::Keys,
     stage::{FailurePolicy, Side, stage_in_force},
     telemetry::{Refused, SkippedLeg},
@@ -30,30 +32,30 @@ pub(crate) async fn dual_write<P, Old, New, Req>(
     request: Req,
 ) -> Result<P::Answer, Old::Error>
 where
-    P: Seam<Req, Old::Response>,
-    Old: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    New: Service<Req, Response = Old::Response, Error = Old::Error, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    P: Protocol<Req, Old::Response, Old::Error>,
+    Old: Inner<Req>,
+    New: Inner<Req> + Service<Req, Response = Old::Response, Error = Old::Error>,
     Req: Send + 'static,
 {
     let core = &settings.core;
     let label = settings.protocol.name(&request);
     admission.list(&label, Instant::now());
-    let collected = settings.protocol.collect(request, &settings.limits, &core.buffered).await;
-    let whole = match collected {
+    let limits = &settings.limits;
+    let room = Room::new(limits.body, Arc::clone(&core.buffered).lease(limits.buffered_bytes))
+        .streaming(settings.order.starts_other(None));
+    let collecting = settings.protocol.collect(request, room);
+    let collected = timeout(limits.body_timeout, collecting).await;
+    let whole = match collected.unwrap_or(Err(Refused::BodyTimeout)) {
         Ok(whole) => whole,
-        Err(reason) => return Ok(settings.refuse_unseen(reason, admission)),
+        Err(reason) => return settings.refuse_unseen(reason, admission),
     };
     let keys = settings.protocol.keys(&whole);
     let word = admission.word;
     let covered = || {
-        let covered =
-            || settings.protocol.partition_whole(&whole, &keys, word.share(), core.seed());
+        let covered = || {
+            let by = settings.protocol.ramp_keys_of(&whole);
+            by.as_ref().unwrap_or(&keys).covered_by(word.share(), core.seed())
+        };
         guarded(covered).unwrap_or(false)
     };
     let admission = match stage_in_force(word.stage(), word.share(), covered) {
@@ -75,12 +77,9 @@ async fn two_legs<P, A, O, Req>(
     (whole, label, keys): (P::Whole, Arc<str>, Keys),
 ) -> Result<P::Answer, A::Error>
 where
-    P: Seam<Req, A::Response>,
-    A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    O: Service<Req, Response = A::Response, Error = A::Error, Future: Send> + Send + 'static,
+    P: Protocol<Req, A::Response, A::Error>,
+    A: Inner<Req>,
+    O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
     Req: Send + 'static,
 {
     let core = &settings.core;
@@ -99,7 +98,7 @@ where
     // Refused before either side has seen it, rather than split for certain.
     let policy = settings.policy_under(word);
     if room.is_err() && policy == FailurePolicy::RequireBoth && synced {
-        return Ok(settings.refuse_unseen(Refused::Overloaded, admission));
+        return settings.refuse_unseen(Refused::Overloaded, admission);
     }
 
     let Admission { authority: mark, other: other_mark, .. } = admission;
@@ -131,9 +130,13 @@ where
 
 impl<P> Settings<P> {
     /// Answers a write that neither side has seen.
-    fn refuse_unseen<Req, Res>(&self, reason: Refused, admission: Admission) -> P::Answer
+    fn refuse_unseen<Req, Res, E>(
+        &self,
+        reason: Refused,
+        admission: Admission,
+    ) -> Result<P::Answer, E>
     where
-        P: Seam<Req, Res>,
+        P: Protocol<Req, Res, E>,
     {
         self.core.counters.refused(reason);
         admission.authority.unused();

@@ -43,7 +43,7 @@ use tokio::{
 
 pub(crate) use self::kind::{End, Kind};
 pub(crate) use self::linger::later;
-pub(crate) use self::mark::Mark;
+pub use self::mark::Mark;
 use self::{
     atomic::AtomicU64,
     linger::Lingering,

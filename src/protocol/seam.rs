@@ -1,20 +1,99 @@
 //! What the dispatching code asks of a protocol.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::sync::Arc;
 
-use super::Dispatch;
+use super::{Dispatch, Ending, UpgradeToken};
 use crate::{
-    body::{Budget, CaptureError, KeptEnd, Lease},
-    compare::Diff,
+    body::{CaptureError, Room},
+    compare::{Diff, SkipReason},
     flag::Mark,
-    layer::Limits,
     reconcile::Keys,
-    stage::{Operation, Outcome, Share, Side},
-    telemetry::Refused,
+    stage::{Operation, Outcome, Role, Side},
+    telemetry::{LegFault, Refused, SkippedLeg},
 };
 
-/// The methods of [`Protocol`](super::Protocol), out of reach from outside.
-pub trait Seam<Req, Res>: Send + Sync + 'static {
+/// What kind of request this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Class {
+    /// Changes nothing: served by the authority, perhaps shadowed.
+    Read,
+    /// May change data: goes to both sides in the two-sided stages.
+    Write,
+    /// About the service and not about its data (a health check): goes to the
+    /// authority alone, is never shadowed, and delays no flip.
+    Aside,
+    /// Leaves the protocol (CONNECT, a WebSocket): as `Aside`, and counted for
+    /// as long as its [`UpgradeToken`] lives.
+    Upgrade,
+}
+
+impl From<Operation> for Class {
+    fn from(operation: Operation) -> Self {
+        match operation {
+            Operation::Read => Self::Read,
+            Operation::Write => Self::Write,
+        }
+    }
+}
+
+/// What the head of an answer says about a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a head tells, or the end will")]
+pub enum Said {
+    /// All there is to know: the outcome, and the protocol's code for it.
+    Now(Outcome, u16),
+    /// Only the answer's end will tell: see [`Ending`].
+    AtEnd,
+}
+
+/// How the rest of an answer went that nobody reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// What its end said, if that is where it is said. `None`: the head's word
+    /// counts.
+    pub said: Option<(Outcome, u16)>,
+    /// Keys that only the rest told, as of a create.
+    pub keys: Keys,
+}
+
+/// One kind of service: everything that the layer needs to know of it.
+///
+/// Three come with the crate: [`Http`](super::Http), `Grpc` (feature `grpc`)
+/// and [`Plain`](super::Plain), which takes closures and fits every service
+/// whose requests can be cloned. Implement this trait for a fourth kind: one
+/// whose answer is still being made when it is handed on (a stream of rows),
+/// or whose requests need more than a clone to be had twice. The
+/// [module's page](super) has a whole one.
+///
+/// `Req`, `Res` and `E` are the request, the response and the error of the inner
+/// services.
+///
+/// # A write
+///
+/// `classify`, `name` → in a one-sided stage the request goes to its side as it
+/// is, and [`pass`](Self::pass) hands the answer on. In a two-sided stage:
+/// [`collect`](Self::collect) → [`keys`](Self::keys) → [`copy`](Self::copy) for
+/// each leg → [`judge`](Self::judge) for each answer. The authority's goes to
+/// the client through [`keep`](Self::keep), the other's to
+/// [`drain`](Self::drain).
+///
+/// # A sampled read
+///
+/// [`read_keys`](Self::read_keys) → [`watch`](Self::watch) → the authority →
+/// [`comparable`](Self::comparable) → [`tee`](Self::tee), which the client
+/// reads. In a task: [`watched`](Self::watched) → [`copy`](Self::copy) → the
+/// other side → [`capture`](Self::capture), [`pending`](Self::pending) →
+/// [`compare`](Self::compare).
+///
+/// # Panics
+///
+/// A panic in `classify`, `name`, `dispatched`, `pass` or `collect` reaches the
+/// client's task, as one in a handler would. In the other methods it costs what
+/// the method was for: a write whose keys are unknown, a read that is not
+/// compared.
+pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     /// What the layer answers.
     type Answer: Send + 'static;
     /// A request of which copies can be made.
@@ -28,60 +107,107 @@ pub trait Seam<Req, Res>: Send + Sync + 'static {
     type Pending: Send + 'static;
     /// An answer of which a part may have been read ahead.
     type Ahead: Send + 'static;
+    /// What it takes to look at an answer without the protocol at hand: `()`,
+    /// or a clone of a function. Made for each request of a one-sided stage, so
+    /// it must cost nothing.
+    type Glance: Send + 'static;
 
     // === what is this request? ===
 
-    /// The mark of a layer that has seen the request before.
-    fn dispatched(&self, request: &Req) -> Option<Dispatch>;
-    /// Read or write. `None` goes to the authority alone.
-    fn classify(&self, request: &Req) -> Option<Operation>;
-    /// Counts a request that leaves the protocol (an upgrade) on `side`.
-    fn leaves(&self, request: &mut Req, side: Side, counts: &Arc<[AtomicUsize; 2]>);
-    /// Whether a ramp's share covers a read.
-    fn partition(&self, request: &Req, share: Share, seed: u64) -> bool;
-    /// Whether a ramp's share covers a write of these keys.
-    fn partition_whole(&self, whole: &Self::Whole, keys: &Keys, share: Share, seed: u64) -> bool;
+    /// The mark that [`copy`](Self::copy) and [`watch`](Self::watch) have left,
+    /// for a request that has been through another layer of the same migration.
+    /// Default: none.
+    fn dispatched(&self, request: &Req) -> Option<Dispatch> {
+        let _ = request;
+        None
+    }
+    /// Read or write. On every request, on every stage: keep it cheap.
+    fn classify(&self, request: &Req) -> Class;
+    /// Leaves the token with a request of [`Class::Upgrade`].
+    fn upgrading(&self, request: &mut Req, token: UpgradeToken) {
+        let _ = (request, token);
+    }
+    /// The request in a few words, such as `PUT /airports/EDDF`, for logs and
+    /// for whoever waits for it.
+    fn name(&self, request: &Req) -> Arc<str>;
+    /// The same of one that has been read.
+    fn label(&self, whole: &Self::Whole) -> Arc<str>;
     /// The keys of a read.
     fn read_keys(&self, request: &Req) -> Keys;
     /// The keys of a write.
     fn keys(&self, whole: &Self::Whole) -> Keys;
-    /// The keys that only the answer tells.
-    fn late_keys(&self, whole: &Self::Whole, answer: &Res) -> Keys;
-    /// The request in a few words, such as `PUT /airports/EDDF`, before it has
-    /// been read.
-    fn name(&self, request: &Req) -> Arc<str>;
-    /// The same of one that has been read, as it was prepared.
-    fn label(&self, whole: &Self::Whole) -> Arc<str>;
+    /// The keys that only the head of a write's answer tells.
+    fn late_keys(&self, whole: &Self::Whole, answer: &Res) -> Keys {
+        let _ = (whole, answer);
+        Keys::none()
+    }
+    /// What a ramp goes by for a read: its keys by default. `Keys::none()`:
+    /// the ramp does not cover it.
+    fn ramp_keys(&self, request: &Req) -> Keys {
+        self.read_keys(request)
+    }
+    /// What a ramp goes by for a write: `None` (the default) for its keys.
+    fn ramp_keys_of(&self, whole: &Self::Whole) -> Option<Keys> {
+        let _ = whole;
+        None
+    }
 
     // === copies ===
 
-    /// Reads the whole request, under the limits.
+    /// Takes the request in, so that it can be had twice: all of it, of at most
+    /// [`Room::limit`] bytes paid for from its lease; or, if
+    /// [`Room::may_stream`], as much as is needed to tell its keys. Runs
+    /// under [`Limits::body_timeout`](crate::Limits::body_timeout).
+    ///
+    /// # Errors
+    ///
+    /// Why neither side shall see the request.
     fn collect(
         &self,
         request: Req,
-        limits: &Limits,
-        budget: &Arc<Budget>,
+        room: Room,
     ) -> impl Future<Output = Result<Self::Whole, Refused>> + Send;
-    /// A request again.
+    /// A request again. Called once for each leg of a write, and once for each
+    /// reading of a side by a shadow.
     fn copy(&self, whole: &Self::Whole, dispatch: Dispatch) -> Req;
-    /// The other leg's request, out of the authority's answer. `None`: the hook
-    /// gave none.
+    /// Resolves once a leg has been given the whole request. Default: at once.
+    /// The time limit of a leg runs from then on.
+    fn given(&self, whole: &Self::Whole, role: Role) -> impl Future<Output = ()> + Send {
+        let _ = (whole, role);
+        std::future::ready(())
+    }
+    /// What was wrong with the request as a leg was given it, once it has
+    /// answered: its outcome is unknown then. Default: nothing.
+    fn spoiled(&self, whole: &Self::Whole, role: Role) -> Option<LegFault> {
+        let _ = (whole, role);
+        None
+    }
+    /// Breaks off a request that is still being given to its legs.
+    fn close(&self, whole: &Self::Whole) {
+        let _ = whole;
+    }
+    /// Whether [`copy_after`](Self::copy_after) is to be asked. Default: no.
+    fn follows(&self) -> bool {
+        false
+    }
+    /// The other leg's request, out of the authority's answer, for
+    /// [`WriteOrder::AuthorityFirst`](crate::WriteOrder::AuthorityFirst).
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
     fn copy_after(
         &self,
         whole: &Self::Whole,
         dispatch: Dispatch,
-        answer: &Self::Captured,
-    ) -> Option<Req>;
-    /// Whether [`copy_after`](Self::copy_after) wants the authority's answer.
-    fn follows(&self) -> bool;
-    /// The request, watched while the authority reads it.
-    fn watch(
-        &self,
-        request: Req,
-        dispatch: Dispatch,
+        ahead: &mut Self::Ahead,
         limit: usize,
-        lease: Lease,
-    ) -> (Req, Self::Watched);
+    ) -> impl Future<Output = Result<Req, SkippedLeg>> + Send {
+        let _ = (whole, dispatch, ahead, limit);
+        async { Err(SkippedLeg::HookDeclined) }
+    }
+    /// The request, watched while the authority reads it.
+    fn watch(&self, request: Req, dispatch: Dispatch, room: Room) -> (Req, Self::Watched);
     /// The request, once it has been read.
     fn watched(
         &self,
@@ -92,53 +218,76 @@ pub trait Seam<Req, Res>: Send + Sync + 'static {
 
     // === answers ===
 
-    /// What a write's answer says.
-    fn judge(&self, whole: &Self::Whole, answer: &Res) -> Outcome;
-    /// What any answer says, for counting and for reads.
-    fn glance(answer: &Res) -> Outcome;
-    /// Whether the answer says yes, with all that was asked for.
-    fn is_success(answer: &Res) -> bool;
-    /// Whether the answer says that the client has it already.
-    fn is_not_modified(answer: &Res) -> bool;
-    /// The answer's code.
-    fn code(answer: &Res) -> u16;
-    /// The answer, handed on.
+    /// What [`glance`](Self::glance) needs.
+    fn glancing(&self) -> Self::Glance;
+    /// What an answer says, for counting, and for whether a read has failed.
+    /// `None`: only its end will tell.
+    fn glance(glance: &Self::Glance, answer: Result<&Res, &E>) -> Option<Outcome>;
+    /// What the head of a write's answer says.
+    fn judge(&self, whole: &Self::Whole, answer: &Res) -> Said;
+    /// What an error says about a write. Default: nobody knows.
+    fn judge_error(&self, whole: &Self::Whole, error: &E) -> Outcome {
+        let _ = (whole, error);
+        Outcome::Unknown
+    }
+    /// Whether the authority's answer to a read is one to compare with, as far
+    /// as its head tells.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn comparable(&self, answer: &Res) -> Result<(), SkipReason>;
+    /// The same, as far as its end tells. Default: it is.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn comparable_whole(&self, answer: &Self::Captured) -> Result<(), SkipReason> {
+        let _ = answer;
+        Ok(())
+    }
+    /// The answer, handed on. The mark is dropped when the answer has ended.
     fn pass(answer: Res, mark: Option<Mark>) -> Self::Answer;
     /// The answer, to be read ahead.
     fn ahead(answer: Res) -> Self::Ahead;
-    /// Reads ahead to the end, or until there is more than `limit`.
-    fn read_ahead(
-        ahead: &mut Self::Ahead,
-        limit: usize,
-    ) -> impl Future<Output = Option<Self::Captured>> + Send;
-    /// The authority's answer to a dual write, handed on.
-    fn keep(ahead: Self::Ahead, end: KeptEnd) -> Self::Answer;
-    /// The answer, handed on and watched.
+    /// The authority's answer to a dual write, handed on. `ending` must be told
+    /// of its end.
+    fn keep(&self, whole: &Self::Whole, ahead: Self::Ahead, ending: Ending) -> Self::Answer;
+    /// The authority's answer to a read, handed on and watched.
     fn tee(
         &self,
         watched: &Self::Watched,
         answer: Res,
         mark: Mark,
-        limit: usize,
-        lease: Lease,
+        room: Room,
     ) -> (Self::Answer, Self::Pending);
-    /// The answer, once the client has read it.
+    /// The answer, once the client has read it, and what it holds of its room.
     fn pending(
         pending: Self::Pending,
-    ) -> impl Future<Output = Result<(Self::Captured, Lease), CaptureError>> + Send;
-    /// A shadow's answer, whole.
+    ) -> impl Future<Output = Result<(Self::Captured, Room), CaptureError>> + Send;
+    /// A shadow's answer, whole, and what it holds of its room.
     fn capture(
         &self,
         whole: &Self::Whole,
         answer: Res,
-        limit: usize,
-        lease: Lease,
-    ) -> impl Future<Output = Result<(Self::Captured, Lease), CaptureError>> + Send;
-    /// Reads an answer to its end and forgets it. Says whether it ended well.
-    fn drain(answer: Res) -> impl Future<Output = bool> + Send;
-    /// Marks an answer as the other side's.
-    fn fell_back(answer: &mut Res, side: Side);
-    /// What differs between two answers.
+        room: Room,
+    ) -> impl Future<Output = Result<(Self::Captured, Room), CaptureError>> + Send;
+    /// Reads an answer to its end and forgets it: a handler may still be
+    /// writing.
+    ///
+    /// # Errors
+    ///
+    /// It broke off.
+    fn drain(
+        &self,
+        whole: &Self::Whole,
+        answer: Res,
+    ) -> impl Future<Output = Result<Drained, CaptureError>> + Send;
+    /// Marks an answer as the other side's. Default: it is not marked.
+    fn fell_back(&self, answer: &mut Res, side: Side) {
+        let _ = (answer, side);
+    }
+    /// What differs between two answers to one read.
     fn compare(
         &self,
         whole: &Self::Whole,
@@ -146,5 +295,18 @@ pub trait Seam<Req, Res>: Send + Sync + 'static {
         other: &Self::Captured,
     ) -> Diff;
     /// The layer's own answer.
-    fn refuse(&self, reason: Refused) -> Self::Answer;
+    ///
+    /// # Errors
+    ///
+    /// Where it is an error.
+    fn refuse(&self, reason: Refused) -> Result<Self::Answer, E>;
+}
+
+/// What the layer asks of a protocol before it knows any request.
+pub trait HasKeys {
+    /// Whether writes have keys at all. If not, the log warns when the layer is
+    /// applied. Default: yes.
+    fn has_keys(&self) -> bool {
+        true
+    }
 }

@@ -39,7 +39,7 @@ struct Open {
 }
 
 impl UpgradeToken {
-    pub(super) fn new(counts: &Arc<[AtomicUsize; 2]>, side: Side) -> Self {
+    pub(crate) fn new(counts: &Arc<[AtomicUsize; 2]>, side: Side) -> Self {
         counts[side.index()].fetch_add(1, Ordering::Relaxed);
         Self { _open: Arc::new(Open { counts: Arc::clone(counts), side }) }
     }

@@ -1,7 +1,6 @@
 //! Reading the other side, comparing, and reading again.
 
 use std::{
-    fmt,
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicU32, Ordering},
@@ -12,11 +11,14 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
-use super::{super::Ready, Shadow};
+use super::{
+    super::{Ready, inner::Inner},
+    Shadow,
+};
 use crate::{
-    body::{CaptureError, Lease},
+    body::{CaptureError, Room},
     compare::{Diff, FailReason, InconclusiveReason, SkipReason, Verdict},
-    protocol::Seam,
+    protocol::Protocol,
     reconcile::Observation,
     stage::{Outcome, Side},
 };
@@ -80,10 +82,10 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         label: &mut Arc<str>,
     ) -> Found
     where
-        P: Seam<Req, A::Response>,
-        A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send> + Clone + Send,
-        O: Service<Req, Response = A::Response, Error = A::Error, Future: Send> + Clone + Send,
-        Req: Send,
+        P: Protocol<Req, A::Response, A::Error>,
+        A: Inner<Req>,
+        O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
+        Req: Send + 'static,
     {
         let protocol = &self.settings.protocol;
         let core = &self.settings.core;
@@ -107,11 +109,14 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             Err(found) => return found,
         };
         self.progress.enter(Phase::Answer);
-        let (mine, lease) = match P::pending(pending).await {
+        let (mine, room) = match P::pending(pending).await {
             Ok(captured) => captured,
             Err(error) => return skipped(lost(error)),
         };
-        core.counters.captured(lease.bytes());
+        core.counters.captured(room.taken());
+        if let Err(reason) = protocol.comparable_whole(&mine) {
+            return skipped(reason);
+        }
         // Only now: what was dirty or unsynced while the sides were read.
         if !core.is_synced(other_side) {
             return skipped(SkipReason::Unsynced);
@@ -129,7 +134,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         if raced.raced() {
             return (Verdict::Inconclusive(InconclusiveReason::Raced), None);
         }
-        drop((raced, mine, theirs, lease));
+        drop((raced, mine, theirs, room));
         let mut pause = self.settings.limits.reread_pause;
         for _ in 0..self.settings.limits.rereads {
             self.progress.enter(Phase::Again);
@@ -172,14 +177,13 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         mut service: Ready<S>,
         side: Side,
         whole: &P::Whole,
-    ) -> Result<((P::Captured, Lease), Duration), Found>
+    ) -> Result<((P::Captured, Room), Duration), Found>
     where
-        P: Seam<Req, S::Response>,
-        S: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send> + Send,
+        P: Protocol<Req, S::Response, S::Error>,
+        S: Inner<Req>,
         Req: Send,
     {
         let protocol = &self.settings.protocol;
-        let limits = &self.settings.limits;
         let first = !self.progress.is(Phase::Again);
         if first {
             self.progress.enter(Phase::Ready);
@@ -194,27 +198,27 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             service.call(protocol.copy(whole, self.dispatch(side))).await.map_err(error)?;
         let took = began.elapsed();
         if first {
-            self.progress.other_said.store(P::glance(&answer) as u8, Ordering::Relaxed);
+            let said = P::glance(&protocol.glancing(), Ok(&answer)).unwrap_or(Outcome::Applied);
+            self.progress.other_said.store(said as u8, Ordering::Relaxed);
         }
-        let lease = Arc::clone(&self.settings.core.captured).lease(limits.captured_bytes);
-        match protocol.capture(whole, answer, limits.captured_body, lease).await {
-            Ok((captured, lease)) => {
-                self.settings.core.counters.captured(lease.bytes());
-                Ok(((captured, lease), took))
+        match protocol.capture(whole, answer, self.settings.capturing()).await {
+            Ok((captured, room)) => {
+                self.settings.core.counters.captured(room.taken());
+                Ok(((captured, room), took))
             }
             Err(CaptureError::Gone | CaptureError::Broken) => Err(failed(FailReason::BodyFailed)),
             Err(error) => Err(skipped(lost(error))),
         }
     }
 
-    fn compare<Req, Res>(
+    fn compare<Req, Res, E>(
         &self,
         whole: &P::Whole,
         mine: &P::Captured,
         theirs: &P::Captured,
     ) -> Result<Diff, Found>
     where
-        P: Seam<Req, Res>,
+        P: Protocol<Req, Res, E>,
     {
         let protocol = &self.settings.protocol;
         let compare = || protocol.compare(whole, mine, theirs);

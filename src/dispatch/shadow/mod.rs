@@ -8,7 +8,6 @@
 mod judge;
 
 use std::{
-    fmt,
     sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
@@ -24,12 +23,13 @@ use self::judge::{Found, Phase, Progress, failed, skipped};
 use super::{
     Ready, Settings,
     guard::{CatchPanic, Panicked},
+    inner::Inner,
 };
 use crate::{
     compare::{Diff, FailReason, InconclusiveReason, Mismatch, SkipReason, Verdict},
     flag::{End, Mark, later},
     observe::{Event, ShadowRead},
-    protocol::{Dispatch, Seam},
+    protocol::{Dispatch, Protocol},
     reconcile::{Keys, Observation},
     stage::{Role, Side, Stage},
 };
@@ -55,15 +55,9 @@ pub(super) fn start<P, A, O, Req>(
     settings: &Arc<Settings<P>>,
     start: Start<A, O, P::Watched, P::Pending>,
 ) where
-    P: Seam<Req, A::Response>,
-    A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    O: Service<Req, Response = A::Response, Error = A::Error, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    P: Protocol<Req, A::Response, A::Error>,
+    A: Inner<Req>,
+    O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
     Req: Send + 'static,
 {
     let Start {
@@ -126,15 +120,9 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         raced: Observation,
     ) -> (End, Option<Duration>)
     where
-        P: Seam<Req, A::Response>,
-        A: Service<Req, Response: Send, Error: fmt::Display + Send, Future: Send>
-            + Clone
-            + Send
-            + 'static,
-        O: Service<Req, Response = A::Response, Error = A::Error, Future: Send>
-            + Clone
-            + Send
-            + 'static,
+        P: Protocol<Req, A::Response, A::Error>,
+        A: Inner<Req>,
+        O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
         Req: Send + 'static,
     {
         let mut label = Arc::from("");

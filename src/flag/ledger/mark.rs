@@ -11,11 +11,15 @@ use tokio::time::Instant;
 use super::{End, Kind, Ledger, protocol, roster::Entry, shard::Shard};
 use crate::{
     flag::gate::Word,
-    stage::{Side, lingers},
+    stage::{Outcome, Side, lingers},
     telemetry::bucket,
 };
 
 /// One leg in flight. Dropping it is its end.
+///
+/// A protocol keeps it with the answer of a request until the answer has ended,
+/// and then calls [`ended`](Self::ended): a handler that streams may still be
+/// writing.
 #[must_use = "a mark that is dropped says that its leg has ended"]
 #[derive(Debug)]
 pub struct Mark {
@@ -45,6 +49,19 @@ impl Mark {
     ) -> Self {
         let row = row as u8;
         Self { ledger, shard, row, kind, end: End::Dropped, lingers: false, listed: None }
+    }
+
+    /// The answer has ended, with this outcome where only its end tells it.
+    pub fn ended(mut self, said: Option<Outcome>) {
+        if let Some(outcome) = said {
+            self.set_end(outcome.into());
+        }
+        self.answered();
+    }
+
+    /// Whether the answer has not said yet how the request went.
+    pub(crate) fn is_open(&self) -> bool {
+        self.end == End::Dropped
     }
 
     pub(crate) const fn side(&self) -> Side {
@@ -120,12 +137,6 @@ impl Mark {
     pub(crate) fn unused(mut self) {
         self.end = End::Unused;
         self.lingers = false;
-    }
-
-    /// Ends the mark of a leg whose service answered with an error. Whatever
-    /// gave up in there, a write that runs alone may still land.
-    pub(crate) fn failed(mut self) {
-        self.end = End::Unknown;
     }
 
     /// The answer has ended. A write that runs alone may still land if its

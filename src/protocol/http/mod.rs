@@ -9,12 +9,11 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, header, request};
 use http_body::Body;
 
-use super::{ByMethod, Classify, Dispatch, Head, HttpKeys, KeyOf, upgrade};
+use super::{ByMethod, Classify, Dispatch, HasKeys, Head, HttpKeys, KeyOf, upgrade};
 use crate::{
-    body::{Capture, CopyBody, Lease, ReadAhead},
+    body::{Capture, CopyBody, ReadAhead, Room},
     compare::{Answer, Compare, ExactBody, Headers, Status},
     reconcile::{Key, Keys},
-    stage::Share,
 };
 
 type RampBy = dyn Fn(&Head<'_>) -> Option<Key> + Send + Sync;
@@ -64,7 +63,7 @@ pub struct WholeRequest {
     data: Bytes,
     trailers: Option<HeaderMap>,
     /// Pays for `data` until both legs have ended.
-    _lease: Lease,
+    _room: Room,
 }
 
 /// A request that the authority is reading.
@@ -94,19 +93,8 @@ impl<B: Body> fmt::Debug for AheadAnswer<B> {
 }
 
 impl Http {
-    /// Whether a ramp covers a request: by the user's function if there is one,
-    /// else by all of its keys.
-    pub(super) fn covered(
-        &self,
-        head: &Head<'_>,
-        keys: impl FnOnce() -> Keys,
-        share: Share,
-        seed: u64,
-    ) -> bool {
-        match &self.ramp_by {
-            Some(by) => by(head).is_some_and(|key| Keys::from(key).covered_by(share, seed)),
-            None => keys().covered_by(share, seed),
-        }
+    fn keys_of(&self, head: &Head<'_>, body: &Bytes) -> Keys {
+        self.keys.as_ref().map_or_else(Keys::none, |keys| keys.of_request(head, body))
     }
 
     /// Strips from a head what must not be in two copies.
@@ -138,5 +126,11 @@ impl Http {
     ) -> Request<B> {
         self.stamp(&mut parts, dispatch);
         Request::from_parts(parts, B::from_collected(data, trailers))
+    }
+}
+
+impl HasKeys for Http {
+    fn has_keys(&self) -> bool {
+        self.keys.is_some()
     }
 }

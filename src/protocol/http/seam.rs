@@ -1,32 +1,28 @@
 //! What the dispatching code asks, answered for HTTP.
 
-use std::{
-    fmt::Write,
-    sync::{Arc, atomic::AtomicUsize},
-};
+use std::{fmt::Write, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request};
 use http_body::Body;
-use tokio::time::timeout;
 
 use super::outcome::outcome;
 use super::{AheadAnswer, Http, PendingAnswer, WatchedRequest, WholeRequest};
 use crate::{
     BoxError,
     body::{
-        AnswerBody, Budget, Capture, CaptureError, CollectError, Collected, CopyBody, Kept,
-        KeptEnd, Lease, ReadAhead, Sink, Tee, collect, drain,
+        AnswerBody, Broken, Capture, CaptureError, CollectError, Collected, CopyBody, Ending, Kept,
+        ReadAhead, Room, Sink, Tee, collect, read_on,
     },
-    compare::{Answer, Answers, Diff},
+    compare::{Answer, Answers, Diff, SkipReason},
     flag::Mark,
-    layer::Limits,
     protocol::{
-        Dispatch, FallbackRead, Head, KeyOf, Seam, UpgradeToken, problem::problem, upgrade,
+        Class, Dispatch, Drained, FallbackRead, Head, KeyOf, Protocol, Said, UpgradeToken,
+        problem::problem, upgrade,
     },
     reconcile::Keys,
-    stage::{Operation, Outcome, Share, Side},
-    telemetry::Refused,
+    stage::{Outcome, Side},
+    telemetry::{Refused, SkippedLeg},
 };
 
 /// Runs a hook over a request and makes its length right again.
@@ -49,8 +45,8 @@ fn answer_of(parts: &http::response::Parts) -> Answer {
     answer
 }
 
-fn nothing(lease: Lease) -> Capture {
-    Capture::Now(Collected { data: Bytes::new(), trailers: None }, lease)
+fn nothing(room: Room) -> Capture {
+    Capture::Now(Collected { data: Bytes::new(), trailers: None }, room)
 }
 
 fn label(method: &Method, uri: &Uri) -> Arc<str> {
@@ -62,7 +58,7 @@ fn label(method: &Method, uri: &Uri) -> Arc<str> {
     label.into()
 }
 
-impl<B, RB> Seam<Request<B>, Response<RB>> for Http
+impl<B, RB, E> Protocol<Request<B>, Response<RB>, E> for Http
 where
     B: CopyBody,
     RB: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
@@ -73,6 +69,7 @@ where
     type Captured = Answer;
     type Pending = PendingAnswer;
     type Ahead = AheadAnswer<RB>;
+    type Glance = ();
 
     #[inline]
     fn dispatched(&self, request: &Request<B>) -> Option<Dispatch> {
@@ -80,37 +77,36 @@ where
     }
 
     #[inline]
-    fn classify(&self, request: &Request<B>) -> Option<Operation> {
+    fn classify(&self, request: &Request<B>) -> Class {
         let upgrade = upgrade::is_upgrade(request.method(), request.headers());
         if upgrade && matches!(*request.method(), Method::CONNECT | Method::GET) {
-            return None;
+            return Class::Upgrade;
         }
-        Some(self.classify.classify(&Head::of(request)))
+        self.classify.classify(&Head::of(request)).into()
     }
 
-    fn leaves(&self, request: &mut Request<B>, side: Side, counts: &Arc<[AtomicUsize; 2]>) {
-        let token = UpgradeToken::new(counts, side);
+    fn upgrading(&self, request: &mut Request<B>, token: UpgradeToken) {
         request.extensions_mut().insert(token);
     }
 
-    fn partition(&self, request: &Request<B>, share: Share, seed: u64) -> bool {
-        let keys = || Seam::<Request<B>, Response<RB>>::read_keys(self, request);
-        self.covered(&Head::of(request), keys, share, seed)
+    fn ramp_keys(&self, request: &Request<B>) -> Keys {
+        let head = Head::of(request);
+        match &self.ramp_by {
+            Some(by) => by(&head).into(),
+            None => self.keys_of(&head, &Bytes::new()),
+        }
     }
 
-    fn partition_whole(&self, whole: &WholeRequest, keys: &Keys, share: Share, seed: u64) -> bool {
-        self.covered(&Head::of_parts(&whole.parts), || keys.clone(), share, seed)
+    fn ramp_keys_of(&self, whole: &WholeRequest) -> Option<Keys> {
+        self.ramp_by.as_ref().map(|by| by(&Head::of_parts(&whole.parts)).into())
     }
 
     fn read_keys(&self, request: &Request<B>) -> Keys {
-        let of = |keys: &Arc<dyn KeyOf>| keys.of_request(&Head::of(request), &Bytes::new());
-        self.keys.as_ref().map_or_else(Keys::none, of)
+        self.keys_of(&Head::of(request), &Bytes::new())
     }
 
     fn keys(&self, whole: &WholeRequest) -> Keys {
-        let of =
-            |keys: &Arc<dyn KeyOf>| keys.of_request(&Head::of_parts(&whole.parts), &whole.data);
-        self.keys.as_ref().map_or_else(Keys::none, of)
+        self.keys_of(&Head::of_parts(&whole.parts), &whole.data)
     }
 
     fn late_keys(&self, whole: &WholeRequest, answer: &Response<RB>) -> Keys {
@@ -128,18 +124,9 @@ where
         label(&whole.parts.method, &whole.parts.uri)
     }
 
-    async fn collect(
-        &self,
-        request: Request<B>,
-        limits: &Limits,
-        budget: &Arc<Budget>,
-    ) -> Result<WholeRequest, Refused> {
+    async fn collect(&self, request: Request<B>, mut room: Room) -> Result<WholeRequest, Refused> {
         let (mut parts, body) = request.into_parts();
-        let mut lease = Arc::clone(budget).lease(limits.buffered_bytes);
-        let reading = collect(body, limits.body, &mut lease);
-        let Ok(collected) = timeout(limits.body_timeout, reading).await else {
-            return Err(Refused::BodyTimeout);
-        };
+        let collected = collect(body, &mut room).await;
         let Collected { data, trailers } = collected.map_err(|error| match error {
             CollectError::TooLarge => Refused::BodyTooLarge,
             CollectError::NoRoom => Refused::BufferedBytes,
@@ -157,7 +144,7 @@ where
             })
             .ok_or(Refused::BodyBroken)?,
         };
-        Ok(WholeRequest { parts, data, trailers, _lease: lease })
+        Ok(WholeRequest { parts, data, trailers, _room: room })
     }
 
     fn copy(&self, whole: &WholeRequest, dispatch: Dispatch) -> Request<B> {
@@ -165,39 +152,47 @@ where
         self.build(parts.clone(), data.clone(), trailers.clone(), dispatch)
     }
 
-    fn copy_after(
+    fn follows(&self) -> bool {
+        self.follow.is_some()
+    }
+
+    async fn copy_after(
         &self,
         whole: &WholeRequest,
         dispatch: Dispatch,
-        answer: &Answer,
-    ) -> Option<Request<B>> {
-        let Some(follow) = &self.follow else {
-            return Some(Seam::<Request<B>, Response<RB>>::copy(self, whole, dispatch));
+        ahead: &mut AheadAnswer<RB>,
+        limit: usize,
+    ) -> Result<Request<B>, SkippedLeg> {
+        let WholeRequest { parts, data, trailers, .. } = whole;
+        let (parts, data) = match &self.follow {
+            None => (parts.clone(), data.clone()),
+            Some(follow) => {
+                let (body, trailers) =
+                    ahead.read.read(limit).await.ok_or(SkippedLeg::AnswerTooLarge)?;
+                let mut answer = Answer::new(ahead.response.status(), body);
+                answer.headers = ahead.response.headers().clone();
+                answer.trailers = trailers;
+                with_hook(parts.clone(), data.clone(), |request| follow(request, &answer))
+                    .ok_or(SkippedLeg::HookDeclined)?
+            }
         };
-        let (parts, data) =
-            with_hook(whole.parts.clone(), whole.data.clone(), |r| follow(r, answer))?;
-        Some(self.build(parts, data, whole.trailers.clone(), dispatch))
-    }
-
-    fn follows(&self) -> bool {
-        self.follow.is_some()
+        Ok(self.build(parts, data, trailers.clone(), dispatch))
     }
 
     fn watch(
         &self,
         request: Request<B>,
         dispatch: Dispatch,
-        limit: usize,
-        lease: Lease,
+        room: Room,
     ) -> (Request<B>, WatchedRequest) {
         let (mut parts, body) = request.into_parts();
         let mut copy = parts.clone();
         self.make_copyable(&mut copy);
         self.stamp(&mut parts, dispatch);
         let (body, capture) = if body.is_end_stream() {
-            (body, nothing(lease))
+            (body, nothing(room))
         } else {
-            let (sink, capture) = Sink::new(&body, limit, lease);
+            let (sink, capture) = Sink::new(&body, room);
             (B::from_tee(Tee::new(body, sink)), capture)
         };
         (Request::from_parts(parts, body), WatchedRequest { parts: copy, body: capture })
@@ -205,40 +200,42 @@ where
 
     async fn watched(&self, watched: WatchedRequest) -> Result<WholeRequest, CaptureError> {
         let WatchedRequest { parts, body } = watched;
-        let (Collected { data, trailers }, lease) = body.wait().await?;
-        Ok(WholeRequest { parts, data, trailers, _lease: lease })
+        let (Collected { data, trailers }, room) = body.wait().await?;
+        Ok(WholeRequest { parts, data, trailers, _room: room })
     }
 
     fn watched_now(&self, watched: WatchedRequest) -> Option<WholeRequest> {
         let WatchedRequest { parts, body } = watched;
-        let (Collected { data, trailers }, lease) = body.now()?;
-        Some(WholeRequest { parts, data, trailers, _lease: lease })
-    }
-
-    fn judge(&self, whole: &WholeRequest, answer: &Response<RB>) -> Outcome {
-        let gone = matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::GONE);
-        if gone && whole.parts.method == Method::DELETE {
-            // Nothing is there any more, which is what was asked for.
-            return Outcome::Applied;
-        }
-        outcome(answer.status())
+        let (Collected { data, trailers }, room) = body.now()?;
+        Some(WholeRequest { parts, data, trailers, _room: room })
     }
 
     #[inline]
-    fn glance(answer: &Response<RB>) -> Outcome {
-        outcome(answer.status())
+    fn glancing(&self) {}
+
+    #[inline]
+    fn glance((): &(), answer: Result<&Response<RB>, &E>) -> Option<Outcome> {
+        Some(answer.map_or(Outcome::Unknown, |answer| outcome(answer.status())))
     }
 
-    fn is_success(answer: &Response<RB>) -> bool {
-        answer.status().is_success()
+    fn judge(&self, whole: &WholeRequest, answer: &Response<RB>) -> Said {
+        let status = answer.status();
+        let gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        let outcome = if gone && whole.parts.method == Method::DELETE {
+            // Nothing is there any more, which is what was asked for.
+            Outcome::Applied
+        } else {
+            outcome(status)
+        };
+        Said::Now(outcome, status.as_u16())
     }
 
-    fn is_not_modified(answer: &Response<RB>) -> bool {
-        answer.status() == StatusCode::NOT_MODIFIED
-    }
-
-    fn code(answer: &Response<RB>) -> u16 {
-        answer.status().as_u16()
+    fn comparable(&self, answer: &Response<RB>) -> Result<(), SkipReason> {
+        match answer.status() {
+            status if status.is_success() => Ok(()),
+            StatusCode::NOT_MODIFIED => Err(SkipReason::NotModified),
+            _ => Err(SkipReason::AuthorityFailed),
+        }
     }
 
     #[inline]
@@ -251,17 +248,9 @@ where
         AheadAnswer { response: Response::from_parts(parts, ()), read: ReadAhead::none(body) }
     }
 
-    async fn read_ahead(ahead: &mut AheadAnswer<RB>, limit: usize) -> Option<Answer> {
-        let (body, trailers) = ahead.read.read(limit).await?;
-        let mut answer = Answer::new(ahead.response.status(), body);
-        answer.headers = ahead.response.headers().clone();
-        answer.trailers = trailers;
-        Some(answer)
-    }
-
-    fn keep(ahead: AheadAnswer<RB>, end: KeptEnd) -> Self::Answer {
+    fn keep(&self, _: &WholeRequest, ahead: AheadAnswer<RB>, ending: Ending) -> Self::Answer {
         let AheadAnswer { response, read } = ahead;
-        response.map(|()| AnswerBody::kept(Kept::new(read, end)))
+        response.map(|()| AnswerBody::kept(Kept::new(read, ending, None)))
     }
 
     fn tee(
@@ -269,60 +258,61 @@ where
         watched: &WatchedRequest,
         answer: Response<RB>,
         mark: Mark,
-        limit: usize,
-        lease: Lease,
+        room: Room,
     ) -> (Self::Answer, PendingAnswer) {
         let (parts, body) = answer.into_parts();
         let head = answer_of(&parts);
         // The body of an answer to HEAD is never read, however long it claims
         // to be.
         let (sink, capture) = if watched.parts.method == Method::HEAD || body.is_end_stream() {
-            (None, nothing(lease))
+            (None, nothing(room))
         } else {
-            let (sink, capture) = Sink::new(&body, limit, lease);
+            let (sink, capture) = Sink::new(&body, room);
             (Some(sink), capture)
         };
         let body = AnswerBody::watched(body, Some(mark), sink);
         (Response::from_parts(parts, body), PendingAnswer { head, body: capture })
     }
 
-    async fn pending(pending: PendingAnswer) -> Result<(Answer, Lease), CaptureError> {
+    async fn pending(pending: PendingAnswer) -> Result<(Answer, Room), CaptureError> {
         let PendingAnswer { mut head, body } = pending;
-        let (Collected { data, trailers }, lease) = body.wait().await?;
+        let (Collected { data, trailers }, room) = body.wait().await?;
         head.body = data;
         head.trailers = trailers;
-        Ok((head, lease))
+        Ok((head, room))
     }
 
     async fn capture(
         &self,
         whole: &WholeRequest,
         answer: Response<RB>,
-        limit: usize,
-        mut lease: Lease,
-    ) -> Result<(Answer, Lease), CaptureError> {
+        mut room: Room,
+    ) -> Result<(Answer, Room), CaptureError> {
         let (parts, body) = answer.into_parts();
         let mut answer = answer_of(&parts);
         if whole.parts.method == Method::HEAD {
             // As on the authority's side.
-            return Ok((answer, lease));
+            return Ok((answer, room));
         }
-        let collected = collect(body, limit, &mut lease).await.map_err(|error| match error {
+        let collected = collect(body, &mut room).await.map_err(|error| match error {
             CollectError::TooLarge => CaptureError::TooLarge,
             CollectError::NoRoom => CaptureError::NoRoom,
             CollectError::Broken(_) => CaptureError::Broken,
         })?;
         answer.body = collected.data;
         answer.trailers = collected.trailers;
-        Ok((answer, lease))
+        Ok((answer, room))
     }
 
-    async fn drain(answer: Response<RB>) -> bool {
+    async fn drain(&self, _: &WholeRequest, answer: Response<RB>) -> Result<Drained, CaptureError> {
         let body = answer.into_body();
-        body.is_end_stream() || drain(Box::pin(body)).await
+        if !body.is_end_stream() {
+            read_on(&mut Box::pin(body), |_| {}).await.map_err(|Broken| CaptureError::Broken)?;
+        }
+        Ok(Drained::default())
     }
 
-    fn fell_back(answer: &mut Response<RB>, side: Side) {
+    fn fell_back(&self, answer: &mut Response<RB>, side: Side) {
         answer.extensions_mut().insert(FallbackRead { side });
     }
 
@@ -335,7 +325,7 @@ where
         })
     }
 
-    fn refuse(&self, reason: Refused) -> Self::Answer {
-        problem(reason).map(|body| AnswerBody::own(body))
+    fn refuse(&self, reason: Refused) -> Result<Self::Answer, E> {
+        Ok(problem(reason).map(AnswerBody::own))
     }
 }

@@ -1,0 +1,118 @@
+//! What hangs on the end of the authority's answer to a dual write.
+
+use std::{fmt, time::Duration};
+
+use tokio::runtime;
+
+use crate::{
+    flag::{BoxFuture, Mark},
+    protocol::Drained,
+    telemetry::{LegFault, Refused},
+};
+
+/// Told how the answer ended; says what to put in its end's place.
+pub(crate) type Conclude =
+    Box<dyn FnOnce(Result<Drained, LegFault>) -> BoxFuture<'static, Option<Refused>> + Send>;
+
+/// What hangs on the end of the authority's answer to a dual write: the request
+/// is in flight until then, and a protocol that says only there how the write
+/// went ([`Said::AtEnd`](crate::protocol::Said::AtEnd)) must tell it.
+///
+/// The body of the answer owns it, and calls [`well`](Self::well),
+/// [`said`](Self::said) or [`broke`](Self::broke). Whoever drops the body before
+/// its end must see that the rest is read by a task, for
+/// [`patience`](Self::patience) at most: both legs run to their end. Dropped
+/// without a word, it says that the leg was dropped, and the keys are dirty.
+#[must_use = "an answer must tell how it ended"]
+pub struct Ending {
+    pub(crate) mark: Mark,
+    pub(crate) patience: Duration,
+    pub(crate) runtime: runtime::Handle,
+    pub(crate) then: Then,
+}
+
+/// What the answer's end is good for.
+pub(crate) enum Then {
+    /// The head has said it. Called if the rest breaks off.
+    Known(Box<dyn FnOnce() + Send>),
+    Awaited(Conclude),
+}
+
+impl Ending {
+    /// Whether the outcome is still to be told.
+    #[must_use]
+    pub const fn is_awaited(&self) -> bool {
+        matches!(self.then, Then::Awaited(_))
+    }
+
+    /// How long a task reads on without a client.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// The runtime for such a task: an answer may be dropped outside of it.
+    #[must_use]
+    pub const fn runtime(&self) -> &runtime::Handle {
+        &self.runtime
+    }
+
+    /// The answer has ended. Where the outcome is [awaited](Self::is_awaited),
+    /// this says that nobody told it.
+    pub fn well(self) {
+        if self.is_awaited() {
+            self.broke();
+        }
+    }
+
+    /// The answer broke off: what its head has said does not count.
+    pub fn broke(self) {
+        let Self { then, runtime, mark, .. } = self;
+        match then {
+            Then::Known(broken) => broken(),
+            Then::Awaited(conclude) => {
+                let concluded = conclude(Err(LegFault::BodyFailed));
+                runtime.spawn(async move {
+                    concluded.await;
+                    drop(mark);
+                });
+            }
+        }
+    }
+
+    /// The same of one that nobody waits for any more: it may still land.
+    pub fn gave_up(mut self) {
+        self.mark.set_lingers(true);
+        self.broke();
+    }
+
+    /// The answer has ended, and this is what it said. Resolves once the end may
+    /// be handed on, as the failure policy wants it; to a reason, if the client
+    /// must be told that instead.
+    ///
+    /// # Cancel safety
+    ///
+    /// What is to be done is done when this is called; the future only waits.
+    pub fn said(self, drained: Drained) -> BoxFuture<'static, Option<Refused>> {
+        let Self { then, mut mark, .. } = self;
+        if let Some((outcome, _)) = drained.said {
+            mark.set_end(outcome.into());
+        }
+        match then {
+            Then::Known(_) => Box::pin(std::future::ready(None)),
+            Then::Awaited(conclude) => {
+                let concluded = conclude(Ok(drained));
+                Box::pin(async move {
+                    let _mark = mark;
+                    concluded.await
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ending").field("awaited", &self.is_awaited()).finish_non_exhaustive()
+    }
+}

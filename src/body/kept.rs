@@ -1,0 +1,290 @@
+//! The authority's answer to a dual write, on its way to the client.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::timeout;
+
+use super::Ending;
+use crate::{flag::BoxFuture, protocol::Drained, telemetry::Refused};
+
+/// For an answer whose end says how the write went.
+pub(crate) struct Late {
+    /// How many bytes of the answer's start [`tell`](Self::tell) wants to see.
+    pub(crate) first: usize,
+    /// Makes something of the trailers and of the answer's start.
+    #[expect(clippy::type_complexity, reason = "named by its field")]
+    pub(crate) tell: Box<dyn FnOnce(Option<&HeaderMap>, Bytes) -> Drained + Send>,
+    /// The end of an answer that the layer has to take back.
+    pub(crate) refusal: fn(Refused) -> HeaderMap,
+}
+
+/// A [`Late`] and what it has seen of the answer.
+struct Watch {
+    late: Late,
+    seen: BytesMut,
+}
+
+impl Watch {
+    fn see<E>(&mut self, frame: &Result<Frame<Bytes>, E>) {
+        let room = self.late.first.saturating_sub(self.seen.len());
+        if room > 0
+            && let Ok(frame) = frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.seen.extend_from_slice(&data[..room.min(data.len())]);
+        }
+    }
+
+    fn tell(self, trailers: Option<&HeaderMap>) -> Drained {
+        let Self { late, seen } = self;
+        (late.tell)(trailers, seen.freeze())
+    }
+}
+
+/// The body of a dual write's authority. Dropped before its end, it is read to
+/// its end by a task.
+pub(crate) struct Kept<B: Body> {
+    /// What was read before the answer was released.
+    ahead: VecDeque<Result<Frame<B::Data>, B::Error>>,
+    body: Option<Pin<Box<B>>>,
+    rest: Option<(Ending, Option<Box<Watch>>)>,
+    concluding: Option<Concluding>,
+    /// Set where `B`'s bounds are known, so that the drop needs none.
+    finish: fn(Pin<Box<B>>, Ending, Option<Box<Watch>>),
+}
+
+/// The end of an answer, held back until it is known whether it may be handed
+/// on.
+struct Concluding {
+    future: BoxFuture<'static, Option<Refused>>,
+    trailers: Option<HeaderMap>,
+    refusal: fn(Refused) -> HeaderMap,
+}
+
+impl Concluding {
+    fn poll<E>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, E>>> {
+        let trailers = match ready!(self.future.as_mut().poll(cx)) {
+            Some(reason) => Some((self.refusal)(reason)),
+            None => self.trailers.take(),
+        };
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+}
+
+/// A body of which a part has been read ahead.
+pub(crate) struct ReadAhead<B: Body> {
+    frames: VecDeque<Result<Frame<B::Data>, B::Error>>,
+    body: Pin<Box<B>>,
+}
+
+impl<B: Body<Data = Bytes>> ReadAhead<B> {
+    pub(crate) fn none(body: B) -> Self {
+        Self { frames: VecDeque::new(), body: Box::pin(body) }
+    }
+
+    /// Reads on to the end, or until there is more than `limit`. `Some` is the
+    /// whole body.
+    pub(crate) async fn read(&mut self, limit: usize) -> Option<(Bytes, Option<HeaderMap>)> {
+        let mut data = BytesMut::new();
+        let mut trailers = None;
+        while !self.body.is_end_stream() {
+            let Some(frame) = poll_fn(|cx| self.body.as_mut().poll_frame(cx)).await else {
+                break;
+            };
+            let whole = match &frame {
+                Ok(frame) => {
+                    if let Some(chunk) = frame.data_ref() {
+                        data.extend_from_slice(chunk);
+                    }
+                    trailers = frame.trailers_ref().cloned().or(trailers);
+                    data.len() <= limit
+                }
+                Err(_) => false,
+            };
+            self.frames.push_back(frame);
+            if !whole {
+                return None;
+            }
+        }
+        Some((data.freeze(), trailers))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Send + 'static> Kept<B> {
+    pub(crate) fn new(read: ReadAhead<B>, ending: Ending, late: Option<Late>) -> Self {
+        let ReadAhead { frames, body } = read;
+        let broken = matches!(frames.back(), Some(Err(_)));
+        let ended = body.is_end_stream();
+        let watch = late.map(|late| Box::new(Watch { late, seen: BytesMut::new() }));
+        let mut rest = Some((ending, watch));
+        if broken {
+            rest.take().into_iter().for_each(|(ending, _)| ending.broke());
+        } else if ended && rest.as_ref().is_some_and(|(ending, _)| !ending.is_awaited()) {
+            rest = None;
+        }
+        Self { ahead: frames, body: Some(body), rest, concluding: None, finish: finish::<B> }
+    }
+}
+
+/// Reads the rest of an answer whose client has left.
+fn finish<B: Body<Data = Bytes> + Send + 'static>(
+    mut body: Pin<Box<B>>,
+    ending: Ending,
+    mut watch: Option<Box<Watch>>,
+) {
+    let runtime = ending.runtime.clone();
+    runtime.spawn(async move {
+        let read = read_on(&mut body, |frame| {
+            if let Some(watch) = &mut watch {
+                watch.see(frame);
+            }
+        });
+        match timeout(ending.patience, read).await {
+            Ok(Ok(trailers)) => match watch {
+                Some(watch) if ending.is_awaited() => {
+                    ending.said(watch.tell(trailers.as_ref())).await;
+                }
+                _ => ending.well(),
+            },
+            // It may still land, for all we know.
+            Ok(Err(Broken)) | Err(_) => ending.gave_up(),
+        }
+    });
+}
+
+impl<B: Body<Data = Bytes>> Kept<B> {
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if let Some(concluding) = &mut self.concluding {
+            let end = ready!(concluding.poll(cx));
+            self.concluding = None;
+            return Poll::Ready(end);
+        }
+        let frame = match self.ahead.pop_front() {
+            Some(frame) => Some(frame),
+            None => match &mut self.body {
+                Some(body) => ready!(body.as_mut().poll_frame(cx)),
+                None => None,
+            },
+        };
+        let Some((_, watch)) = &mut self.rest else {
+            return Poll::Ready(frame);
+        };
+        if let (Some(watch), Some(frame)) = (watch, &frame) {
+            watch.see(frame);
+        }
+        match frame {
+            Some(Err(_)) => {
+                self.rest.take().into_iter().for_each(|(ending, _)| ending.broke());
+                Poll::Ready(frame)
+            }
+            Some(Ok(frame)) if frame.is_data() => {
+                let awaited = self.rest.as_ref().is_some_and(|(ending, _)| ending.is_awaited());
+                if !awaited && self.ahead.is_empty() && self.has_ended() {
+                    self.rest = None;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Ok(frame)) => self.end(frame.into_trailers().ok(), cx),
+            None => self.end(None, cx),
+        }
+    }
+
+    /// The answer has ended: hands on what it ended with, once that may be.
+    fn end(
+        &mut self,
+        trailers: Option<HeaderMap>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.body = None;
+        match self.rest.take() {
+            Some((ending, Some(watch))) if ending.is_awaited() => {
+                let refusal = watch.late.refusal;
+                let future = ending.said(watch.tell(trailers.as_ref()));
+                let concluding = self.concluding.insert(Concluding { future, trailers, refusal });
+                let end = ready!(concluding.poll(cx));
+                self.concluding = None;
+                Poll::Ready(end)
+            }
+            rest => {
+                rest.into_iter().for_each(|(ending, _)| ending.well());
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        // An end that is awaited may be replaced: there is something to come.
+        let awaited = self.rest.as_ref().is_some_and(|(ending, _)| ending.is_awaited());
+        self.ahead.is_empty() && self.concluding.is_none() && !awaited && self.has_ended()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        let ahead: u64 = self
+            .ahead
+            .iter()
+            .filter_map(|frame| frame.as_ref().ok()?.data_ref())
+            .map(|data| data.len() as u64)
+            .sum();
+        let rest = self.body.as_ref().map_or_else(
+            || SizeHint::with_exact(0),
+            |body| {
+                if body.is_end_stream() { SizeHint::with_exact(0) } else { body.size_hint() }
+            },
+        );
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + ahead);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + ahead);
+        }
+        hint
+    }
+}
+
+impl<B: Body> Drop for Kept<B> {
+    fn drop(&mut self) {
+        if let Some((ending, watch)) = self.rest.take() {
+            match self.body.take() {
+                Some(body) => (self.finish)(body, ending, watch),
+                None => ending.well(),
+            }
+        }
+    }
+}
+
+/// A body broke off.
+#[derive(Debug)]
+pub(crate) struct Broken;
+
+/// Reads a body to its end. Gives its trailers.
+pub(crate) async fn read_on<B: Body>(
+    body: &mut Pin<Box<B>>,
+    mut see: impl FnMut(&Result<Frame<B::Data>, B::Error>),
+) -> Result<Option<HeaderMap>, Broken> {
+    let mut trailers = None;
+    while !body.is_end_stream() {
+        let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await else {
+            break;
+        };
+        see(&frame);
+        match frame {
+            Ok(frame) => trailers = frame.into_trailers().ok().or(trailers),
+            Err(_) => return Err(Broken),
+        }
+    }
+    Ok(trailers)
+}

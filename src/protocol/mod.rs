@@ -7,6 +7,7 @@
 mod dispatch;
 mod hooks;
 mod http;
+mod plain;
 mod problem;
 mod seam;
 mod upgrade;
@@ -15,6 +16,7 @@ pub use self::dispatch::{Dispatch, FallbackRead};
 pub(crate) use self::hooks::KeyFns;
 pub use self::hooks::{ByMethod, Classify, Head, HttpKeys, KeyOf};
 pub use self::http::Http;
+pub use self::plain::Plain;
 pub use self::seam::{Class, Drained, HasKeys, Protocol, Said};
 pub use self::upgrade::UpgradeToken;
 pub use crate::{body::Ending, flag::Mark};

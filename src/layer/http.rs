@@ -1,0 +1,166 @@
+//! What can be set for HTTP services.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, HeaderName, Request, StatusCode};
+
+use super::MigrationLayer;
+use crate::{
+    compare::{Answer, Compare},
+    protocol::{Classify, Head, Http, KeyFns, KeyOf},
+    reconcile::{Key, Keys},
+    stage::WriteOrder,
+};
+
+impl<New> MigrationLayer<New> {
+    /// Which requests are reads; see [`Classify`]. Default:
+    /// [`ByMethod`](crate::protocol::ByMethod).
+    ///
+    /// ```
+    /// # use tower_migration::{MigrationHandle, MigrationLayer, Operation};
+    /// use tower_migration::protocol::{ByMethod, Classify, Head};
+    ///
+    /// // `POST /search` is a read.
+    /// let layer = MigrationLayer::new(MigrationHandle::new("x"), ())
+    ///     .classify(|head: &Head<'_>| match head.uri.path() {
+    ///         "/search" => Operation::Read,
+    ///         _ => ByMethod.classify(head),
+    ///     });
+    /// # let _ = layer;
+    /// ```
+    pub fn classify(mut self, classify: impl Classify) -> Self {
+        self.http().classify = Arc::new(classify);
+        self
+    }
+
+    /// What requests are about; see [`KeyOf`]. Default:
+    /// [`HttpKeys`](crate::protocol::HttpKeys).
+    ///
+    /// ```
+    /// # use tower_migration::{MigrationHandle, MigrationLayer};
+    /// use bytes::Bytes;
+    /// use tower_migration::protocol::Head;
+    ///
+    /// // Everything under /tenants/7 is one thing.
+    /// let layer = MigrationLayer::new(MigrationHandle::new("x"), ())
+    ///     .keys(|head: &Head<'_>, _: &Bytes| {
+    ///         head.uri.path().split('/').nth(2).map(str::to_owned)
+    ///     });
+    /// # let _ = layer;
+    /// ```
+    pub fn keys(mut self, keys: impl KeyOf) -> Self {
+        self.http().keys = Some(Arc::new(keys));
+        self
+    }
+
+    /// As [`keys`](Self::keys), with a second closure for the keys that only
+    /// the answer to a write tells, such as the id of what was created.
+    pub fn keys_with_answer<K, L>(
+        self,
+        of_request: impl Fn(&Head<'_>, &Bytes) -> K + Send + Sync + 'static,
+        of_answer: impl Fn(&Head<'_>, StatusCode, &HeaderMap) -> L + Send + Sync + 'static,
+    ) -> Self
+    where
+        K: Into<Keys> + 'static,
+        L: Into<Keys> + 'static,
+    {
+        self.keys(KeyFns { of_request, of_answer })
+    }
+
+    /// No keys at all. Concurrent writes of the same thing may then land in
+    /// opposite orders on the two sides, and one failed leg makes the whole
+    /// side suspect; the log says so when the layer is applied.
+    pub fn without_keys(mut self) -> Self {
+        self.http().keys = None;
+        self
+    }
+
+    /// What a [`ramp`](MigrationHandle::ramp) goes by, instead of the request's
+    /// keys: a tenant, a user. Requests of the same text go the same way; `None`
+    /// stays at `WriteBoth`. Called while a ramp lasts, once for each request.
+    ///
+    /// ```
+    /// # use tower_migration::{MigrationHandle, MigrationLayer};
+    /// use tower_migration::protocol::Head;
+    ///
+    /// let layer = MigrationLayer::new(MigrationHandle::new("x"), ())
+    ///     .ramp_by(|head: &Head<'_>| head.headers.get("x-tenant")?.to_str().ok().map(str::to_owned));
+    /// # let _ = layer;
+    /// ```
+    pub fn ramp_by<K: Into<Key>>(
+        mut self,
+        by: impl Fn(&Head<'_>) -> Option<K> + Send + Sync + 'static,
+    ) -> Self {
+        self.http().ramp_by = Some(Arc::new(move |head| by(head).map(Into::into)));
+        self
+    }
+
+    /// Runs over each dual write once, when its body is here and before it is
+    /// copied: the place to stamp ids and times, so that both sides get the
+    /// same. Not called in one-sided stages. `content-length` is put right
+    /// afterwards.
+    pub fn prepare(
+        mut self,
+        prepare: impl Fn(&mut Request<Bytes>) + Send + Sync + 'static,
+    ) -> Self {
+        self.http().prepare = Some(Arc::new(prepare));
+        self
+    }
+
+    /// Builds the other leg's request out of the authority's answer, for
+    /// [`WriteOrder::AuthorityFirst`] (which this sets): to give the other side
+    /// the id that the authority assigned, for example. `None`: the other leg
+    /// is not run and the keys are dirty.
+    ///
+    /// The hook gets the whole answer, so it is read (up to
+    /// [`Limits::captured_body`]) before it is released to the client.
+    ///
+    /// ```
+    /// # use tower_migration::{MigrationHandle, MigrationLayer};
+    /// let layer = MigrationLayer::new(MigrationHandle::new("x"), ())
+    ///     .other_leg(|mut request, answer| {
+    ///         // POST /things -> PUT /things/17
+    ///         let location = answer.headers.get("location")?.to_str().ok()?;
+    ///         *request.uri_mut() = location.parse().ok()?;
+    ///         *request.method_mut() = http::Method::PUT;
+    ///         Some(request)
+    ///     });
+    /// # let _ = layer;
+    /// ```
+    pub fn other_leg(
+        mut self,
+        build: impl Fn(Request<Bytes>, &Answer) -> Option<Request<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        self.http().follow = Some(Arc::new(build));
+        self.write_order(WriteOrder::AuthorityFirst)
+    }
+
+    /// Removes `T` from the extensions of copies. hyper's `OnUpgrade` is always
+    /// removed.
+    pub fn strip_extension<T: Clone + Send + Sync + 'static>(mut self) -> Self {
+        self.http().strip.push(|extensions: &mut Extensions| {
+            extensions.remove::<T>();
+        });
+        self
+    }
+
+    /// Writes each [`Dispatch`](crate::Dispatch) into this header too, as
+    /// `write-both; new; other`, for sides that are proxies to other machines.
+    /// Off by default.
+    pub fn dispatch_header(mut self, name: HeaderName) -> Self {
+        self.http().dispatch_header = Some(name);
+        self
+    }
+
+    /// How the answers of shadow reads are compared. Default: status,
+    /// `content-type`, and the exact body; see [`compare`](crate::compare).
+    pub fn compare(mut self, comparer: impl Compare) -> Self {
+        self.http().compare = Arc::new(comparer);
+        self
+    }
+
+    fn http(&mut self) -> &mut Http {
+        &mut self.set().protocol
+    }
+}

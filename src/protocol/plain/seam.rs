@@ -1,0 +1,229 @@
+//! What the dispatching code asks, answered by closures.
+
+use std::{
+    any::type_name,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+};
+
+use super::{Judge, Plain, WholePlain};
+use crate::{
+    body::{CaptureError, Ending, Room},
+    compare::{Diff, SkipReason},
+    flag::Mark,
+    protocol::{Class, Dispatch, Drained, Protocol, Said},
+    reconcile::Keys,
+    stage::Outcome,
+    telemetry::{Refused, SkippedLeg},
+};
+
+fn said<Res, E>(judge: Option<&Judge<Res, E>>, answer: Result<&Res, &E>) -> Outcome {
+    match (judge, &answer) {
+        (Some(judge), _) => judge(answer),
+        (None, Ok(_)) => Outcome::Applied,
+        (None, Err(_)) => Outcome::Unknown,
+    }
+}
+
+impl<Req, Res, E, Seen> Plain<Req, Res, E, Seen> {
+    fn outcome(&self, whole: &WholePlain<Req>, answer: Result<&Res, &E>) -> Outcome {
+        match &self.done_when {
+            Some(done) if done(&whole.lock(), answer) => Outcome::Applied,
+            _ => said(self.judge.as_deref(), answer),
+        }
+    }
+
+    fn name_of(&self, request: &Req) -> Arc<str> {
+        match &self.name {
+            Some(name) => name(request).into(),
+            None => type_name::<Req>().rsplit("::").next().unwrap_or_default().into(),
+        }
+    }
+
+    fn whole(&self, request: Req) -> WholePlain<Req> {
+        WholePlain { name: self.name_of(&request), request: Mutex::new(request) }
+    }
+}
+
+impl<Req, Res, E, Seen> Protocol<Req, Res, E> for Plain<Req, Res, E, Seen>
+where
+    Req: Clone + Send + 'static,
+    Res: Send + 'static,
+    E: 'static,
+    Seen: Send + Sync + 'static,
+{
+    type Answer = Res;
+    type Whole = WholePlain<Req>;
+    type Watched = Req;
+    type Captured = Seen;
+    type Pending = Result<(Seen, Room), CaptureError>;
+    type Ahead = Res;
+    type Glance = Option<Arc<Judge<Res, E>>>;
+
+    #[inline]
+    fn dispatched(&self, request: &Req) -> Option<Dispatch> {
+        self.get_dispatch.as_ref().and_then(|get| get(request))
+    }
+
+    #[inline]
+    fn classify(&self, request: &Req) -> Class {
+        (self.classify)(request).into()
+    }
+
+    fn name(&self, request: &Req) -> Arc<str> {
+        self.name_of(request)
+    }
+
+    fn label(&self, whole: &WholePlain<Req>) -> Arc<str> {
+        Arc::clone(&whole.name)
+    }
+
+    fn read_keys(&self, request: &Req) -> Keys {
+        self.keys_of(request)
+    }
+
+    fn keys(&self, whole: &WholePlain<Req>) -> Keys {
+        self.keys_of(&whole.lock())
+    }
+
+    fn late_keys(&self, whole: &WholePlain<Req>, answer: &Res) -> Keys {
+        match &self.answer_keys {
+            Some(keys) => keys(&whole.lock(), answer),
+            None => Keys::none(),
+        }
+    }
+
+    fn ramp_keys(&self, request: &Req) -> Keys {
+        match &self.ramp_by {
+            Some(by) => by(request),
+            None => self.keys_of(request),
+        }
+    }
+
+    fn ramp_keys_of(&self, whole: &WholePlain<Req>) -> Option<Keys> {
+        self.ramp_by.as_ref().map(|by| by(&whole.lock()))
+    }
+
+    async fn collect(&self, mut request: Req, _: Room) -> Result<WholePlain<Req>, Refused> {
+        if let Some(prepare) = &self.prepare {
+            prepare(&mut request);
+        }
+        Ok(self.whole(request))
+    }
+
+    fn copy(&self, whole: &WholePlain<Req>, dispatch: Dispatch) -> Req {
+        let copy = whole.lock().clone();
+        self.stamped(copy, dispatch)
+    }
+
+    fn follows(&self) -> bool {
+        self.follow.is_some()
+    }
+
+    fn copy_after(
+        &self,
+        whole: &WholePlain<Req>,
+        dispatch: Dispatch,
+        ahead: &mut Res,
+        _: usize,
+    ) -> impl Future<Output = Result<Req, SkippedLeg>> + Send {
+        let copy = whole.lock().clone();
+        // Asked here, so that no reference to the answer has to be sent along.
+        let built = catch_unwind(AssertUnwindSafe(|| match &self.follow {
+            Some(follow) => follow(copy, ahead),
+            None => Some(copy),
+        }));
+        let request = built.ok().flatten().map(|request| self.stamped(request, dispatch));
+        std::future::ready(request.ok_or(SkippedLeg::HookDeclined))
+    }
+
+    fn watch(&self, request: Req, dispatch: Dispatch, _: Room) -> (Req, Req) {
+        let copy = request.clone();
+        (self.stamped(request, dispatch), copy)
+    }
+
+    async fn watched(&self, watched: Req) -> Result<WholePlain<Req>, CaptureError> {
+        Ok(self.whole(watched))
+    }
+
+    fn watched_now(&self, watched: Req) -> Option<WholePlain<Req>> {
+        Some(self.whole(watched))
+    }
+
+    #[inline]
+    fn glancing(&self) -> Option<Arc<Judge<Res, E>>> {
+        self.judge.clone()
+    }
+
+    #[inline]
+    fn glance(judge: &Option<Arc<Judge<Res, E>>>, answer: Result<&Res, &E>) -> Option<Outcome> {
+        Some(said(judge.as_deref(), answer))
+    }
+
+    fn judge(&self, whole: &WholePlain<Req>, answer: &Res) -> Said {
+        Said::Now(self.outcome(whole, Ok(answer)), 0)
+    }
+
+    fn judge_error(&self, whole: &WholePlain<Req>, error: &E) -> Outcome {
+        self.outcome(whole, Err(error))
+    }
+
+    fn comparable(&self, answer: &Res) -> Result<(), SkipReason> {
+        match said(self.judge.as_deref(), Ok(answer)) {
+            Outcome::Applied => Ok(()),
+            _ => Err(SkipReason::AuthorityFailed),
+        }
+    }
+
+    #[inline]
+    fn pass(answer: Res, mark: Option<Mark>) -> Res {
+        mark.into_iter().for_each(|mark| mark.ended(None));
+        answer
+    }
+
+    fn ahead(answer: Res) -> Res {
+        answer
+    }
+
+    fn keep(&self, _: &WholePlain<Req>, ahead: Res, ending: Ending) -> Res {
+        ending.well();
+        ahead
+    }
+
+    fn tee(&self, _: &Req, answer: Res, mark: Mark, room: Room) -> (Res, Self::Pending) {
+        // A closure that panics must not fail the client's read.
+        let seen = catch_unwind(AssertUnwindSafe(|| (self.observe)(&answer)));
+        mark.ended(None);
+        (answer, seen.map(|seen| (seen, room)).map_err(|_| CaptureError::Broken))
+    }
+
+    async fn pending(pending: Self::Pending) -> Result<(Seen, Room), CaptureError> {
+        pending
+    }
+
+    fn capture(
+        &self,
+        _: &WholePlain<Req>,
+        answer: Res,
+        room: Room,
+    ) -> impl Future<Output = Result<(Seen, Room), CaptureError>> + Send {
+        std::future::ready(Ok(((self.observe)(&answer), room)))
+    }
+
+    fn drain(
+        &self,
+        _: &WholePlain<Req>,
+        answer: Res,
+    ) -> impl Future<Output = Result<Drained, CaptureError>> + Send {
+        drop(answer);
+        std::future::ready(Ok(Drained::default()))
+    }
+
+    fn compare(&self, _: &WholePlain<Req>, authority: &Seen, other: &Seen) -> Diff {
+        (self.compare)(authority, other)
+    }
+
+    fn refuse(&self, reason: Refused) -> Result<Res, E> {
+        Err((self.refuse)(reason))
+    }
+}

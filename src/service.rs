@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    dispatch::{Inner, Ready, Settings, dual_write, plain, watched_read},
+    dispatch::{Inner, Ready, Settings, closable, dual_write, plain, watched_read},
     flag::{Admission, BoxFuture, Kind, Mark, Plan, Word},
     future::{Alone, ResponseFuture},
     protocol::{Class, Http, Protocol, UpgradeToken},
@@ -213,6 +213,22 @@ impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
             Side::New => std::mem::take(&mut self.new_ready),
         };
         let glance = self.settings.protocol.glancing();
+        if self.settings.protocol.closes().is_some()
+            && let Some(mark) = mark.take_if(|mark| mark.is_write())
+        {
+            let settings = Arc::clone(&self.settings);
+            let future: Both<_, _> = match side {
+                Side::Old => {
+                    let old = Ready::take(&mut self.old, &mut { ready });
+                    Box::pin(closable(settings, old, request, mark))
+                }
+                Side::New => {
+                    let new = Ready::take(&mut self.new, &mut { ready });
+                    Box::pin(closable(settings, new, request, mark))
+                }
+            };
+            return ResponseFuture::both(future, glance);
+        }
         if !ready {
             let again = self.settings.protocol.glancing();
             let future: Both<_, _> = match side {

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -19,19 +18,28 @@ use crate::{
 };
 
 /// Where an answer says how the request went.
-pub trait SaysWhere: 'static {
+pub trait SaysWhere: Default + 'static {
     /// What the end of an answer says; `None` where only the head does.
     fn at_end(trailers: Option<&HeaderMap>) -> Option<Outcome>;
+
+    /// Ready once the layer ends the answer, with what to end it with.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<HeaderMap>;
 }
 
 /// The answer's head says it: HTTP.
-#[derive(Clone, Copy, Debug)]
-#[expect(clippy::exhaustive_enums, reason = "there is none of it")]
-pub enum AtHead {}
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing in it")]
+pub struct AtHead;
 
 impl SaysWhere for AtHead {
+    #[inline]
     fn at_end(_: Option<&HeaderMap>) -> Option<Outcome> {
         None
+    }
+
+    #[inline]
+    fn poll_closed(&mut self, _: &mut Context<'_>) -> Poll<HeaderMap> {
+        Poll::Pending
     }
 }
 
@@ -48,7 +56,7 @@ pin_project! {
         inner: Inner<B>,
         mark: Option<Mark>,
         sink: Option<Box<Sink>>,
-        says: PhantomData<fn() -> W>,
+        says: W,
     }
 }
 
@@ -64,8 +72,8 @@ pin_project! {
 
 impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
     /// A body that the layer made itself.
-    pub(crate) const fn own(data: Bytes) -> Self {
-        Self { inner: Inner::Own { data }, mark: None, sink: None, says: PhantomData }
+    pub(crate) fn own(data: Bytes) -> Self {
+        Self { inner: Inner::Own { data }, mark: None, sink: None, says: W::default() }
     }
 
     /// The authority's body of a dual write.
@@ -74,7 +82,7 @@ impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
             inner: Inner::Kept { kept: Box::new(kept) },
             mark: None,
             sink: None,
-            says: PhantomData,
+            says: W::default(),
         }
     }
 }
@@ -91,7 +99,7 @@ impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
             inner: Inner::Passed { body },
             mark: mark.filter(|_| !ended),
             sink: None,
-            says: PhantomData,
+            says: W::default(),
         }
     }
 
@@ -109,7 +117,13 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> Body for AnswerBody<B, W> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
+        let mut this = self.project();
+        if let Poll::Ready(end) = this.says.poll_closed(cx)
+            && close(this.inner.as_mut(), this.mark)
+        {
+            *this.sink = None;
+            return Poll::Ready(Some(Ok(Frame::trailers(end))));
+        }
         match this.inner.project() {
             InnerProj::Passed { mut body } => {
                 let frame = ready!(body.as_mut().poll_frame(cx));
@@ -144,6 +158,27 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> Body for AnswerBody<B, W> {
             Inner::Own { data } => SizeHint::with_exact(data.len() as u64),
         }
     }
+}
+
+/// Ends an answer in the middle. `false`: it has come to its end already.
+fn close<B: Body<Data = Bytes>>(mut inner: Pin<&mut Inner<B>>, slot: &mut Option<Mark>) -> bool {
+    match inner.as_mut().project() {
+        InnerProj::Passed { .. } => {
+            if let Some(mut mark) = slot.take() {
+                // What the handler has done so far may still land.
+                mark.set_end(End::Unknown);
+                mark.set_lingers(true);
+            }
+        }
+        InnerProj::Kept { kept } => {
+            if !kept.close() {
+                return false;
+            }
+        }
+        InnerProj::Own { .. } => return false,
+    }
+    inner.set(Inner::Own { data: Bytes::new() });
+    true
 }
 
 impl<B: Body, W> fmt::Debug for AnswerBody<B, W> {

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{CopyBody, Tee};
+use super::{Branch, CopyBody, Tee};
 use crate::BoxError;
 
 /// A request body of whatever kind, boxed, of which copies can be made.
@@ -57,6 +57,10 @@ impl CopyBody for RequestBody {
 
     fn from_tee(tee: Tee<Self>) -> Self {
         Self::new(tee)
+    }
+
+    fn from_branch() -> Option<fn(Branch) -> Self> {
+        Some(Self::new)
     }
 }
 

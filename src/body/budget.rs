@@ -42,6 +42,13 @@ impl Lease {
         taken.is_ok()
     }
 
+    /// Gives some back; never more than it holds.
+    pub(crate) fn give(&mut self, bytes: usize) {
+        let given = bytes.min(self.bytes);
+        self.bytes -= given;
+        self.budget.0.fetch_sub(given, Ordering::Relaxed);
+    }
+
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -70,5 +77,22 @@ mod tests {
         assert_eq!(budget.used(), 3);
         assert!(second.take(7));
         assert_eq!(second.bytes(), 10);
+    }
+
+    #[test]
+    fn a_part_of_a_lease_is_given_back_once() {
+        let budget = Arc::new(Budget::default());
+        let mut lease = Arc::clone(&budget).lease(10);
+        let mut waiting = Arc::clone(&budget).lease(10);
+        assert!(lease.take(8));
+        assert!(!waiting.take(5));
+        lease.give(3);
+        assert_eq!((lease.bytes(), budget.used()), (5, 5));
+        assert!(waiting.take(5));
+        // More than there is: somebody else's bytes stay theirs.
+        lease.give(usize::MAX);
+        assert_eq!((lease.bytes(), budget.used()), (0, 5));
+        drop(lease);
+        assert_eq!(budget.used(), 5);
     }
 }

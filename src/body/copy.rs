@@ -10,7 +10,7 @@ use http_body_util::{
     combinators::{BoxBody, UnsyncBoxBody},
 };
 
-use super::Tee;
+use super::{Branch, Tee, fan::error_of};
 use crate::BoxError;
 
 /// A request body of which the layer can make copies.
@@ -21,9 +21,47 @@ use crate::BoxError;
 ///
 /// # Implementing it
 ///
-/// A body type that can box any other needs two lines: box
-/// [`Full`] with its trailers in [`from_collected`](Self::from_collected), and
-/// the [`Tee`] in [`from_tee`](Self::from_tee).
+/// A body type that can box any other needs three lines: box
+/// [`Full`] with its trailers in [`from_collected`](Self::from_collected), the
+/// [`Tee`] in [`from_tee`](Self::from_tee), and the [`Branch`] in
+/// [`from_branch`](Self::from_branch). One that wraps a body which has them can
+/// pass them on:
+///
+/// ```
+/// # use std::{pin::Pin, task::{Context, Poll}};
+/// # use bytes::Bytes;
+/// # use http::HeaderMap;
+/// # use http_body::{Body, Frame};
+/// use http_body_util::BodyExt;
+/// use tower_migration::body::{Branch, CopyBody, RequestBody, Tee};
+///
+/// struct MyBody(RequestBody);
+/// # impl Body for MyBody {
+/// #     type Data = Bytes;
+/// #     type Error = tower_migration::BoxError;
+/// #     fn poll_frame(
+/// #         mut self: Pin<&mut Self>,
+/// #         cx: &mut Context<'_>,
+/// #     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+/// #         Pin::new(&mut self.0).poll_frame(cx)
+/// #     }
+/// # }
+///
+/// impl CopyBody for MyBody {
+///     fn from_collected(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+///         Self(RequestBody::from_collected(data, trailers))
+///     }
+///
+///     fn from_tee(tee: Tee<Self>) -> Self {
+///         Self(RequestBody::new(tee))
+///     }
+///
+///     fn from_branch() -> Option<fn(Branch) -> Self> {
+///         Some(|branch| Self(RequestBody::new(branch)))
+///     }
+/// }
+/// assert!(MyBody::from_branch().is_some());
+/// ```
 pub trait CopyBody: Body<Data = Bytes, Error: Into<BoxError>> + Sized + Send + 'static {
     /// A body with this content. Called once for each leg of a dual write, for
     /// each shadow read, and for a request that was collected.
@@ -31,6 +69,18 @@ pub trait CopyBody: Body<Data = Bytes, Error: Into<BoxError>> + Sized + Send + '
 
     /// The same body, watched. Called for sampled reads that have a body.
     fn from_tee(tee: Tee<Self>) -> Self;
+
+    /// How a body is made that is streamed to both legs of a dual write; it is
+    /// called once for each leg.
+    ///
+    /// `None`, the default: this type cannot be a stream, so its requests are
+    /// collected, however long they are. So it is for a [`Full`], which is in
+    /// memory anyway, and for boxed bodies whose error type cannot hold a
+    /// [`BranchError`](super::BranchError): it must be that, [`BoxError`],
+    /// [`std::io::Error`], or, with the feature `axum`, axum's `Error`.
+    fn from_branch() -> Option<fn(Branch) -> Self> {
+        None
+    }
 }
 
 fn collected(
@@ -70,6 +120,11 @@ impl<E: Into<BoxError> + 'static> CopyBody for BoxBody<Bytes, E> {
     fn from_tee(tee: Tee<Self>) -> Self {
         Self::new(tee)
     }
+
+    fn from_branch() -> Option<fn(Branch) -> Self> {
+        error_of::<E>()?;
+        Some(|branch| Self::new(branch.map_err(error_of().expect("looked for above"))))
+    }
 }
 
 impl<E: Into<BoxError> + 'static> CopyBody for UnsyncBoxBody<Bytes, E> {
@@ -79,6 +134,11 @@ impl<E: Into<BoxError> + 'static> CopyBody for UnsyncBoxBody<Bytes, E> {
 
     fn from_tee(tee: Tee<Self>) -> Self {
         Self::new(tee)
+    }
+
+    fn from_branch() -> Option<fn(Branch) -> Self> {
+        error_of::<E>()?;
+        Some(|branch| Self::new(branch.map_err(error_of().expect("looked for above"))))
     }
 }
 
@@ -93,5 +153,9 @@ impl CopyBody for axum_core::body::Body {
 
     fn from_tee(tee: Tee<Self>) -> Self {
         Self::new(tee)
+    }
+
+    fn from_branch() -> Option<fn(Branch) -> Self> {
+        Some(Self::new)
     }
 }

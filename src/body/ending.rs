@@ -67,17 +67,27 @@ impl Ending {
 
     /// The answer broke off: what its head has said does not count.
     pub fn broke(self) {
+        self.broke_off(LegFault::BodyFailed);
+    }
+
+    fn broke_off(self, fault: LegFault) {
         let Self { then, runtime, mark, .. } = self;
         match then {
             Then::Known(broken) => broken(),
             Then::Awaited(conclude) => {
-                let concluded = conclude(Err(LegFault::BodyFailed));
+                let concluded = conclude(Err(fault));
                 runtime.spawn(async move {
                     concluded.await;
                     drop(mark);
                 });
             }
         }
+    }
+
+    /// The layer ends the answer here: what its leg has done so far may land.
+    pub(crate) fn closed(mut self) {
+        self.mark.set_lingers(true);
+        self.broke_off(LegFault::Closed);
     }
 
     /// The same of one that nobody waits for any more: it may still land.

@@ -223,6 +223,17 @@ impl<B: Body<Data = Bytes>> Kept<B> {
         }
     }
 
+    /// Ends the answer here, unless its end has come already.
+    pub(crate) fn close(&mut self) -> bool {
+        if self.concluding.is_some() {
+            return false;
+        }
+        self.ahead.clear();
+        self.body = None;
+        self.rest.take().into_iter().for_each(|(ending, _)| ending.closed());
+        true
+    }
+
     fn has_ended(&self) -> bool {
         self.body.as_ref().is_none_or(|body| body.is_end_stream())
     }

@@ -96,13 +96,18 @@ where
         }
         let hold = Hold { mark, place, _permit: None };
         let mut mine = Some(mine);
+        let closing = self.settings.closing_answer(&hold.mark);
         let (outcome, headed) = self.lead(authority, hold, &mut mine).await;
         let mut ahead = match headed {
             Headed::Open(answer, mark) => {
                 let (whole, settings) = (Arc::clone(&self.whole), Arc::clone(&self.settings));
                 let then = |ended| self.conclude(ended, mine, other, told);
                 let ending = settings.ending(mark, Then::Awaited(Box::new(then)));
-                return Ok(settings.protocol.keep(&whole, P::ahead(answer), ending));
+                let answer = settings.protocol.keep(&whole, P::ahead(answer), ending);
+                return Ok(match closing {
+                    Some(closing) => settings.protocol.close_when(answer, closing),
+                    None => answer,
+                });
             }
             Headed::Answer(answer, mark) => Ok(Ok((P::ahead(answer), mark))),
             Headed::Error(error) => Ok(Err(error)),
@@ -150,8 +155,9 @@ where
             leg(authority, request, turn, limits.ready_timeout)
                 .instrument(self.span(Role::Authority)),
         );
+        let closing = self.settings.closing(&hold.mark);
         let patience = async {
-            protocol.given(&self.whole, Role::Authority).await;
+            self.settings.given_or_closed(&self.whole, Role::Authority, closing).await;
             sleep(limits.leg_timeout).await;
         };
         let ended = until(&mut running, patience).await;
@@ -159,6 +165,12 @@ where
         hold.mark.record(report.took());
         let spoiled = protocol.spoiled(&self.whole, Role::Authority);
         match ended {
+            Some(LegEnd::Answer(_)) if spoiled == Some(LegFault::Closed) => {
+                self.settings.core.counters.closed_stream();
+                let outcome = report.failed(LegFault::Closed);
+                drop(hold.ended(outcome));
+                (outcome, Headed::Refused(Refused::StreamClosed))
+            }
             Some(LegEnd::Answer(answer)) => {
                 let said = match (spoiled, protocol.judge(&self.whole, &answer)) {
                     (Some(fault), Said::Now(..)) => Err(fault),
@@ -240,6 +252,11 @@ where
         O: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
         let protocol = &self.settings.protocol;
+        if matches!(ended, Err(LegFault::Closed)) {
+            // The other leg ends with it.
+            self.record.close();
+            protocol.close(&self.whole);
+        }
         let fault = protocol.spoiled(&self.whole, Role::Authority);
         let mine = mine.expect("a leg reports once");
         let outcome = match (fault, ended) {

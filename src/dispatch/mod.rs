@@ -5,6 +5,7 @@
 //! hands them straight to their side.
 
 mod both_legs;
+mod closing;
 mod guard;
 mod inner;
 mod leg;
@@ -27,6 +28,7 @@ use crate::{
     stage::{FailurePolicy, Stage, WriteOrder, stage_in_force},
 };
 
+pub(crate) use self::closing::closable;
 use self::guard::guarded;
 pub(crate) use self::inner::Inner;
 pub(crate) use self::read::{plain, watched_read};

@@ -96,12 +96,15 @@ where
         let task = async move {
             let mut running = Box::pin(run);
             let limit = settings.limits.leg_timeout;
+            let closing = settings.closing(&hold.mark);
             let patience = async {
-                settings.protocol.given(&whole, Role::Other).await;
+                settings.given_or_closed(&whole, Role::Other, closing).await;
                 sleep(limit).await;
                 // The rest of an answer may take as long as the authority's.
                 if record.other_has_answered() {
-                    sleep_until(later_than(record.authority_said().await, limit)).await;
+                    let said = record.authority_said().await;
+                    let more = if record.is_closed() { settings.core.linger() } else { limit };
+                    sleep_until(later_than(said, more)).await;
                 }
             };
             match until(&mut running, patience).await {
@@ -114,6 +117,11 @@ where
                     drop(hold);
                     // The client may not wait for it.
                     let _ = tell.send(if absorbed { Told::Absorbed } else { Told::Ended(outcome) });
+                }
+                None if record.is_closed() => {
+                    let _ = tell.send(Told::Ended(report.failed(LegFault::Closed)));
+                    record.other_ended();
+                    abandon(&settings, running, hold).await;
                 }
                 None => {
                     let _ = tell.send(Told::Ended(report.failed(LegFault::Timeout)));

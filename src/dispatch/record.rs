@@ -32,6 +32,7 @@ pub(super) struct Record<P> {
     /// Told when the authority has said how it went.
     said: Notify,
     other_answers: AtomicBool,
+    closed: AtomicBool,
 }
 
 struct State {
@@ -74,6 +75,7 @@ impl<P: Send + Sync + 'static> Record<P> {
             }),
             said: Notify::new(),
             other_answers: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         });
         let report =
             |role| Report { record: Some(Arc::clone(&record)), role, began: Instant::now() };
@@ -139,6 +141,15 @@ impl<P: Send + Sync + 'static> Record<P> {
 
     pub(super) fn other_has_answered(&self) -> bool {
         self.other_answers.load(Ordering::Relaxed)
+    }
+
+    /// The layer has ended the authority's answer.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Waits until it is known how the authority's leg went, and says since

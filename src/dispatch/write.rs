@@ -18,7 +18,7 @@ use crate::{
     flag::{Admission, Mark, Word},
     protocol::Protocol,
     reconcile::Keys,
-    stage::{FailurePolicy, Side, stage_in_force},
+    stage::{FailurePolicy, Role, Side, stage_in_force},
     telemetry::{Refused, SkippedLeg},
 };
 
@@ -121,6 +121,7 @@ where
         }),
         Err(reason) => {
             other_mark.unused();
+            settings.protocol.unneeded(&whole, Role::Other);
             theirs.skipped(reason);
             Err(reason)
         }

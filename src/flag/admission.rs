@@ -145,6 +145,20 @@ impl Core {
         let _ = timeout_at(later(self.options.hold), recorded).await;
     }
 
+    /// Waits until a write that was admitted in this slot is one of an earlier
+    /// epoch, which settling waits for.
+    pub(crate) async fn superseded(&self, slot: usize) {
+        loop {
+            let turned = self.turned.notified();
+            tokio::pin!(turned);
+            turned.as_mut().enable();
+            if self.word().settling_slot() != slot {
+                return;
+            }
+            turned.await;
+        }
+    }
+
     /// Waits until writes are not held any more.
     pub(crate) async fn wait_released(&self) {
         self.counters.held();

@@ -100,6 +100,8 @@ pub(crate) struct Core {
     pub(super) overtaken: Notify,
     /// Told when held writes may go on.
     pub(super) released: Notify,
+    /// Told of each new epoch.
+    pub(super) turned: Notify,
     pub(super) changes: watch::Sender<Stage>,
     /// The shadow rate as it was set, an `f64`.
     rate: AtomicU64,
@@ -173,6 +175,7 @@ impl Core {
             overtaking: AtomicUsize::new(0),
             overtaken: Notify::new(),
             released: Notify::new(),
+            turned: Notify::new(),
             changes: watch::Sender::new(record.stage),
             rate: AtomicU64::new(0.0_f64.to_bits()),
             recorded: AtomicU64::new(record.epoch),

@@ -7,7 +7,9 @@ use http::{Extensions, HeaderMap, HeaderName, Request, StatusCode};
 
 use super::MigrationLayer;
 use crate::{
+    body::Streaming,
     compare::{Answer, Compare},
+    flag::ConfigError,
     protocol::{Classify, Head, Http, KeyFns, KeyOf},
     reconcile::{Key, Keys},
     stage::WriteOrder,
@@ -104,7 +106,7 @@ impl<New> MigrationLayer<New> {
         mut self,
         prepare: impl Fn(&mut Request<Bytes>) + Send + Sync + 'static,
     ) -> Self {
-        self.http().prepare = Some(Arc::new(prepare));
+        self.http().exchange.prepare = Some(Arc::new(prepare));
         self
     }
 
@@ -136,10 +138,50 @@ impl<New> MigrationLayer<New> {
         self.write_order(WriteOrder::AuthorityFirst)
     }
 
+    /// Streams large requests to both sides of a dual write at once, chunk by
+    /// chunk, instead of collecting them (default: off, and 413 over
+    /// [`Limits::body`](super::Limits::body)). Requests that are known to be
+    /// small are still collected: see [`Streaming`].
+    ///
+    /// What is different for a request that is streamed:
+    ///
+    /// - Both sides may have seen a part of an upload that breaks off. Each gets
+    ///   an error in its body; what it answers then does not count, and the key
+    ///   is dirty (without a key: the side suspect).
+    /// - The key function and [`prepare`](Self::prepare) see an empty body, and
+    ///   what `prepare` puts into it is dropped.
+    /// - The time limits of its legs run from the end of the body on. How long a
+    ///   client may take to send it is the server's business, as without the
+    ///   layer: until then it is in flight, and a step waits for it.
+    /// - With [`WriteOrder::AuthorityFirst`] requests are collected all the same:
+    ///   the other leg would begin when the body is gone. So they are if the body
+    ///   type cannot be a stream: see
+    ///   [`CopyBody::from_branch`](crate::body::CopyBody::from_branch).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Zero`] if the lag is zero.
+    ///
+    /// ```
+    /// # use tower_migration::{MigrationHandle, MigrationLayer};
+    /// use tower_migration::body::{SlowLeg, Streaming};
+    ///
+    /// let layer = MigrationLayer::new(MigrationHandle::new("x"), ())
+    ///     // At most 4 MiB apart; a slower new side loses the upload.
+    ///     .stream_bodies(Streaming::new().lag(4 << 20).slow_leg(SlowLeg::CutOff))?;
+    /// # let _ = layer;
+    /// # Ok::<(), tower_migration::ConfigError>(())
+    /// ```
+    pub fn stream_bodies(mut self, streaming: Streaming) -> Result<Self, ConfigError> {
+        streaming.check()?;
+        self.http().exchange.streaming = Some(streaming);
+        Ok(self)
+    }
+
     /// Removes `T` from the extensions of copies. hyper's `OnUpgrade` is always
     /// removed.
     pub fn strip_extension<T: Clone + Send + Sync + 'static>(mut self) -> Self {
-        self.http().strip.push(|extensions: &mut Extensions| {
+        self.http().exchange.strip.push(|extensions: &mut Extensions| {
             extensions.remove::<T>();
         });
         self
@@ -149,7 +191,7 @@ impl<New> MigrationLayer<New> {
     /// `write-both; new; other`, for sides that are proxies to other machines.
     /// Off by default.
     pub fn dispatch_header(mut self, name: HeaderName) -> Self {
-        self.http().dispatch_header = Some(name);
+        self.http().exchange.dispatch_header = Some(name);
         self
     }
 

@@ -13,6 +13,7 @@ const fn status(reason: Refused) -> StatusCode {
         Refused::BufferedBytes
         | Refused::Overloaded
         | Refused::PartialWrite
+        | Refused::StreamClosed
         | Refused::AuthorityNotReady => StatusCode::SERVICE_UNAVAILABLE,
         Refused::AuthorityTimeout => StatusCode::GATEWAY_TIMEOUT,
         Refused::AuthorityPanicked => StatusCode::INTERNAL_SERVER_ERROR,
@@ -29,6 +30,10 @@ const fn text(reason: Refused) -> (&'static str, &'static str) {
         Refused::PartialWrite => {
             ("Partial write", "The write may have been applied in part. Read before you try again.")
         }
+        Refused::StreamClosed => (
+            "Stream closed",
+            "The service is being migrated: reconnect. What was sent may have been applied in part.",
+        ),
         Refused::AuthorityTimeout => (
             "Timed out",
             "The request may have been applied, or may be yet. Read before you try again.",

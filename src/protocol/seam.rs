@@ -1,12 +1,12 @@
 //! What the dispatching code asks of a protocol.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Dispatch, Ending, UpgradeToken};
 use crate::{
     body::{CaptureError, Room},
     compare::{Diff, SkipReason},
-    flag::Mark,
+    flag::{BoxFuture, Mark},
     reconcile::Keys,
     stage::{Operation, Outcome, Role, Side},
     telemetry::{LegFault, Refused, SkippedLeg},
@@ -186,6 +186,10 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     fn close(&self, whole: &Self::Whole) {
         let _ = whole;
     }
+    /// A leg will not be run, so its [`copy`](Self::copy) will not be asked for.
+    fn unneeded(&self, whole: &Self::Whole, role: Role) {
+        let _ = (whole, role);
+    }
     /// Whether [`copy_after`](Self::copy_after) is to be asked. Default: no.
     fn follows(&self) -> bool {
         false
@@ -248,6 +252,18 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     }
     /// The answer, handed on. The mark is dropped when the answer has ended.
     fn pass(answer: Res, mark: Option<Mark>) -> Self::Answer;
+    /// After which grace period a write is broken off that keeps a step waiting:
+    /// one that was admitted before the flag moved, or before a step began to
+    /// wait for it. `None`, the default: never.
+    fn closes(&self) -> Option<Duration> {
+        None
+    }
+    /// The answer to such a write, to be ended by the layer when `closing`
+    /// resolves. Default: it goes on.
+    fn close_when(&self, answer: Self::Answer, closing: BoxFuture<'static, ()>) -> Self::Answer {
+        let _ = closing;
+        answer
+    }
     /// The answer, to be read ahead.
     fn ahead(answer: Res) -> Self::Ahead;
     /// The authority's answer to a dual write, handed on. `ending` must be told

@@ -45,6 +45,14 @@ reasons! {
         Error = "error",
         /// The answer's body broke off.
         BodyFailed = "body_failed",
+        /// The request's body broke off while the leg was reading it: see
+        /// [`Streaming`](crate::body::Streaming).
+        RequestBroken = "request_broken",
+        /// The request was cut off for the other leg, which read it too slowly:
+        /// see [`SlowLeg`](crate::body::SlowLeg).
+        CutOff = "cut_off",
+        /// The layer closed the stream, since the flag has moved on.
+        Closed = "closed",
         /// The runtime dropped it, for example while shutting down.
         Dropped = "dropped",
     }
@@ -74,6 +82,10 @@ reasons! {
         /// 503. `RequireBoth` is in force and the legs did not agree: one side
         /// may have the write. The keys are dirty.
         PartialWrite = "partial_write",
+        /// 503. The write was still streaming a grace period after the flag had
+        /// moved on, and the layer broke it off. It may have been applied in
+        /// part: reconnect.
+        StreamClosed = "stream_closed",
         /// 504. The authority did not answer in time. The write may still be
         /// applied.
         AuthorityTimeout = "authority_timeout",
@@ -107,6 +119,7 @@ pub(crate) struct Counters {
     pub(super) blocked: AtomicU64,
     pub(super) auto_rollbacks: [AtomicU64; AlarmReason::ALL.len()],
     pub(super) held: AtomicU64,
+    pub(super) closed_streams: AtomicU64,
     pub(super) copies: [AtomicU64; 2],
     pub(super) captured: AtomicU64,
     pub(super) observer_panics: AtomicU64,
@@ -173,6 +186,10 @@ impl Counters {
 
     pub(crate) fn held(&self) {
         add(&self.held);
+    }
+
+    pub(crate) fn closed_stream(&self) {
+        add(&self.closed_streams);
     }
 
     pub(crate) fn copied(&self, ok: bool) {

@@ -42,6 +42,7 @@
 //! | `tower_migration_alarm` | gauge | – | 1 while new fails its clients and the flag may not go back by itself, and after it has, until [`rearm`](crate::MigrationHandle::rearm) |
 //! | `tower_migration_steps_blocked_total` | counter | – | steps refused |
 //! | `tower_migration_held_writes_total` | counter | – | writes that waited for a flip |
+//! | `tower_migration_closed_streams_total` | counter | – | streaming writes that were broken off since they kept a step waiting (gRPC: `close_streams_after`) |
 //! | `tower_migration_copies_total` | counter | `result` | keys copied: `copied`, `failed` |
 //! | `tower_migration_observer_panics_total` | counter | – | panics in an [`Observer`](crate::Observer) |
 //!

@@ -207,6 +207,7 @@ impl Snapshot<'_> {
         }
         self.count("tower_migration_steps_blocked_total", [], &c.blocked);
         self.count("tower_migration_held_writes_total", [], &c.held);
+        self.count("tower_migration_closed_streams_total", [], &c.closed_streams);
         self.count("tower_migration_observer_panics_total", [], &c.observer_panics);
     }
 
@@ -298,6 +299,10 @@ fn describe() {
     describe_counter!("tower_migration_auto_rollbacks_total", "rollbacks that nobody asked for");
     describe_counter!("tower_migration_steps_blocked_total", "steps refused");
     describe_counter!("tower_migration_held_writes_total", "writes that waited for a flip");
+    describe_counter!(
+        "tower_migration_closed_streams_total",
+        "streaming writes broken off since they kept a step waiting"
+    );
     describe_counter!("tower_migration_copies_total", "keys copied");
     describe_counter!("tower_migration_observer_panics_total", "panics in an observer");
 }

@@ -64,6 +64,11 @@ impl Mark {
         self.end == End::Dropped
     }
 
+    /// The ledger's slot that it was admitted in.
+    pub(crate) fn slot(&self) -> usize {
+        usize::from(self.row)
+    }
+
     pub(crate) const fn side(&self) -> Side {
         self.kind.side()
     }

@@ -47,6 +47,7 @@ impl Core {
         let before = self.word();
         self.gate().store(word);
         self.ledger.moved(before, word);
+        self.turned.notify_waiters();
         if !word.holds() {
             self.released.notify_waiters();
         }

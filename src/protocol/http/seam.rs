@@ -3,51 +3,27 @@
 use std::{fmt::Write, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 
-use super::outcome::outcome;
-use super::{AheadAnswer, Http, PendingAnswer, WatchedRequest, WholeRequest};
+use super::{
+    AheadAnswer, Http, PendingAnswer, WatchedRequest, WholeRequest,
+    exchange::{self, with_hook},
+    outcome::outcome,
+};
 use crate::{
     BoxError,
-    body::{
-        AnswerBody, Broken, Capture, CaptureError, CollectError, Collected, CopyBody, Ending, Kept,
-        ReadAhead, Room, Sink, Tee, collect, read_on,
-    },
+    body::{AnswerBody, CaptureError, CopyBody, Ending, Kept, Room},
     compare::{Answer, Answers, Diff, SkipReason},
     flag::Mark,
     protocol::{
-        Class, Dispatch, Drained, FallbackRead, Head, KeyOf, Protocol, Said, UpgradeToken,
+        Class, Dispatch, Drained, FallbackRead, Head, Protocol, Said, UpgradeToken,
         problem::problem, upgrade,
     },
     reconcile::Keys,
-    stage::{Outcome, Side},
-    telemetry::{Refused, SkippedLeg},
+    stage::{Outcome, Role, Side},
+    telemetry::{LegFault, Refused, SkippedLeg},
 };
-
-/// Runs a hook over a request and makes its length right again.
-fn with_hook(
-    parts: request::Parts,
-    data: Bytes,
-    hook: impl FnOnce(Request<Bytes>) -> Option<Request<Bytes>>,
-) -> Option<(request::Parts, Bytes)> {
-    let length = data.len();
-    let (mut parts, data) = hook(Request::from_parts(parts, data))?.into_parts();
-    if data.len() != length && parts.headers.contains_key(header::CONTENT_LENGTH) {
-        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(data.len()));
-    }
-    Some((parts, data))
-}
-
-fn answer_of(parts: &http::response::Parts) -> Answer {
-    let mut answer = Answer::new(parts.status, Bytes::new());
-    answer.headers = parts.headers.clone();
-    answer
-}
-
-fn nothing(room: Room) -> Capture {
-    Capture::Now(Collected { data: Bytes::new(), trailers: None }, room)
-}
 
 fn label(method: &Method, uri: &Uri) -> Arc<str> {
     // Room for most, so that the text does not grow word by word.
@@ -106,14 +82,15 @@ where
     }
 
     fn keys(&self, whole: &WholeRequest) -> Keys {
-        self.keys_of(&Head::of_parts(&whole.parts), &whole.data)
+        self.keys_of(&Head::of_parts(&whole.parts), &whole.data())
     }
 
     fn late_keys(&self, whole: &WholeRequest, answer: &Response<RB>) -> Keys {
-        let of = |keys: &Arc<dyn KeyOf>| {
-            keys.of_answer(&Head::of_parts(&whole.parts), answer.status(), answer.headers())
-        };
-        self.keys.as_ref().map_or_else(Keys::none, of)
+        let head = Head::of_parts(&whole.parts);
+        match &self.keys {
+            Some(keys) => keys.of_answer(&head, answer.status(), answer.headers()),
+            None => Keys::none(),
+        }
     }
 
     fn name(&self, request: &Request<B>) -> Arc<str> {
@@ -124,32 +101,39 @@ where
         label(&whole.parts.method, &whole.parts.uri)
     }
 
-    async fn collect(&self, request: Request<B>, mut room: Room) -> Result<WholeRequest, Refused> {
-        let (mut parts, body) = request.into_parts();
-        let collected = collect(body, &mut room).await;
-        let Collected { data, trailers } = collected.map_err(|error| match error {
-            CollectError::TooLarge => Refused::BodyTooLarge,
-            CollectError::NoRoom => Refused::BufferedBytes,
-            CollectError::Broken(error) => {
-                tracing::debug!(target: "tower_migration", %error, "a write's body broke off");
-                Refused::BodyBroken
+    async fn collect(&self, request: Request<B>, room: Room) -> Result<WholeRequest, Refused> {
+        if let Some(streaming) = self.exchange.streaming
+            && room.may_stream()
+            && B::from_branch().is_some()
+        {
+            let above = streaming.above.unwrap_or_else(|| room.limit());
+            let most = request.body().size_hint().upper();
+            if most.is_none_or(|most| most > above as u64) {
+                let (parts, body) = request.into_parts();
+                return self.exchange.stream(parts, Vec::new(), body, streaming, room);
             }
-        })?;
-        self.make_copyable(&mut parts);
-        let (parts, data) = match &self.prepare {
-            None => (parts, data),
-            Some(prepare) => with_hook(parts, data, |mut request| {
-                prepare(&mut request);
-                Some(request)
-            })
-            .ok_or(Refused::BodyBroken)?,
-        };
-        Ok(WholeRequest { parts, data, trailers, _room: room })
+        }
+        self.exchange.collect(request, room).await
     }
 
     fn copy(&self, whole: &WholeRequest, dispatch: Dispatch) -> Request<B> {
-        let WholeRequest { parts, data, trailers, .. } = whole;
-        self.build(parts.clone(), data.clone(), trailers.clone(), dispatch)
+        self.exchange.copy(whole, dispatch)
+    }
+
+    async fn given(&self, whole: &WholeRequest, role: Role) {
+        whole.given(role).await;
+    }
+
+    fn spoiled(&self, whole: &WholeRequest, role: Role) -> Option<LegFault> {
+        whole.spoiled(role)
+    }
+
+    fn close(&self, whole: &WholeRequest) {
+        whole.close();
+    }
+
+    fn unneeded(&self, whole: &WholeRequest, role: Role) {
+        whole.unneeded(role);
     }
 
     fn follows(&self) -> bool {
@@ -163,20 +147,20 @@ where
         ahead: &mut AheadAnswer<RB>,
         limit: usize,
     ) -> Result<Request<B>, SkippedLeg> {
-        let WholeRequest { parts, data, trailers, .. } = whole;
+        let (parts, data) = (whole.parts.clone(), whole.data());
         let (parts, data) = match &self.follow {
-            None => (parts.clone(), data.clone()),
+            None => (parts, data),
             Some(follow) => {
                 let (body, trailers) =
                     ahead.read.read(limit).await.ok_or(SkippedLeg::AnswerTooLarge)?;
                 let mut answer = Answer::new(ahead.response.status(), body);
                 answer.headers = ahead.response.headers().clone();
                 answer.trailers = trailers;
-                with_hook(parts.clone(), data.clone(), |request| follow(request, &answer))
+                with_hook(parts, data, |request| follow(request, &answer))
                     .ok_or(SkippedLeg::HookDeclined)?
             }
         };
-        Ok(self.build(parts, data, trailers.clone(), dispatch))
+        Ok(self.exchange.build(parts, B::from_collected(data, whole.trailers()), dispatch))
     }
 
     fn watch(
@@ -185,29 +169,15 @@ where
         dispatch: Dispatch,
         room: Room,
     ) -> (Request<B>, WatchedRequest) {
-        let (mut parts, body) = request.into_parts();
-        let mut copy = parts.clone();
-        self.make_copyable(&mut copy);
-        self.stamp(&mut parts, dispatch);
-        let (body, capture) = if body.is_end_stream() {
-            (body, nothing(room))
-        } else {
-            let (sink, capture) = Sink::new(&body, room);
-            (B::from_tee(Tee::new(body, sink)), capture)
-        };
-        (Request::from_parts(parts, body), WatchedRequest { parts: copy, body: capture })
+        self.exchange.watch(request, dispatch, room)
     }
 
     async fn watched(&self, watched: WatchedRequest) -> Result<WholeRequest, CaptureError> {
-        let WatchedRequest { parts, body } = watched;
-        let (Collected { data, trailers }, room) = body.wait().await?;
-        Ok(WholeRequest { parts, data, trailers, _room: room })
+        watched.wait().await
     }
 
     fn watched_now(&self, watched: WatchedRequest) -> Option<WholeRequest> {
-        let WatchedRequest { parts, body } = watched;
-        let (Collected { data, trailers }, room) = body.now()?;
-        Some(WholeRequest { parts, data, trailers, _room: room })
+        watched.now()
     }
 
     #[inline]
@@ -244,8 +214,7 @@ where
     }
 
     fn ahead(answer: Response<RB>) -> AheadAnswer<RB> {
-        let (parts, body) = answer.into_parts();
-        AheadAnswer { response: Response::from_parts(parts, ()), read: ReadAhead::none(body) }
+        exchange::ahead(answer)
     }
 
     fn keep(&self, _: &WholeRequest, ahead: AheadAnswer<RB>, ending: Ending) -> Self::Answer {
@@ -260,55 +229,24 @@ where
         mark: Mark,
         room: Room,
     ) -> (Self::Answer, PendingAnswer) {
-        let (parts, body) = answer.into_parts();
-        let head = answer_of(&parts);
-        // The body of an answer to HEAD is never read, however long it claims
-        // to be.
-        let (sink, capture) = if watched.parts.method == Method::HEAD || body.is_end_stream() {
-            (None, nothing(room))
-        } else {
-            let (sink, capture) = Sink::new(&body, room);
-            (Some(sink), capture)
-        };
-        let body = AnswerBody::watched(body, Some(mark), sink);
-        (Response::from_parts(parts, body), PendingAnswer { head, body: capture })
+        exchange::tee(watched, answer, mark, room)
     }
 
     async fn pending(pending: PendingAnswer) -> Result<(Answer, Room), CaptureError> {
-        let PendingAnswer { mut head, body } = pending;
-        let (Collected { data, trailers }, room) = body.wait().await?;
-        head.body = data;
-        head.trailers = trailers;
-        Ok((head, room))
+        pending.wait().await
     }
 
     async fn capture(
         &self,
         whole: &WholeRequest,
         answer: Response<RB>,
-        mut room: Room,
+        room: Room,
     ) -> Result<(Answer, Room), CaptureError> {
-        let (parts, body) = answer.into_parts();
-        let mut answer = answer_of(&parts);
-        if whole.parts.method == Method::HEAD {
-            // As on the authority's side.
-            return Ok((answer, room));
-        }
-        let collected = collect(body, &mut room).await.map_err(|error| match error {
-            CollectError::TooLarge => CaptureError::TooLarge,
-            CollectError::NoRoom => CaptureError::NoRoom,
-            CollectError::Broken(_) => CaptureError::Broken,
-        })?;
-        answer.body = collected.data;
-        answer.trailers = collected.trailers;
-        Ok((answer, room))
+        exchange::capture(whole, answer, room).await
     }
 
     async fn drain(&self, _: &WholeRequest, answer: Response<RB>) -> Result<Drained, CaptureError> {
-        let body = answer.into_body();
-        if !body.is_end_stream() {
-            read_on(&mut Box::pin(body), |_| {}).await.map_err(|Broken| CaptureError::Broken)?;
-        }
+        exchange::drain(answer.into_body(), |_| {}).await?;
         Ok(Drained::default())
     }
 

@@ -1,0 +1,114 @@
+//! What can be set about streaming.
+
+use std::time::Duration;
+
+use crate::flag::ConfigError;
+
+/// How the body of a dual write is streamed to both sides at once, instead of
+/// being collected first.
+///
+/// Each chunk goes to both sides as it arrives, without a copy. What the slower
+/// side has not read yet is kept in memory, up to [`lag`](Self::lag) for each
+/// request, and is paid for out of
+/// [`Limits::buffered_bytes`](crate::Limits::buffered_bytes) for all of them;
+/// a request that finds no room there is treated as if it had reached its own
+/// limit.
+///
+/// | the slower side is | then |
+/// |---|---|
+/// | the authority | the other side waits for it, however long |
+/// | the other side | as [`slow_leg`](Self::slow_leg) says |
+///
+/// Both sides get the same content only if both read to the end. A side that
+/// was cut off, or that stops reading, has got a part of it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_migration::body::{SlowLeg, Streaming};
+///
+/// let streaming = Streaming::new()
+///     .lag(4 << 20)
+///     .slow_leg(SlowLeg::Hold(Duration::from_secs(30)))
+///     .above(64 << 10);
+/// # let _ = streaming;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Streaming {
+    pub(crate) lag: usize,
+    pub(crate) slow_leg: SlowLeg,
+    pub(crate) above: Option<usize>,
+}
+
+/// What happens when the other side has fallen behind the authority by
+/// [`Streaming::lag`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowLeg {
+    /// The authority gets no more of the body until the other side has read on.
+    /// If it reads nothing for this long while the authority waits, it is cut
+    /// off. Zero is the same as [`CutOff`](Self::CutOff).
+    ///
+    /// The two sides stay equal more often, at the price that a slow other side
+    /// slows the upload.
+    Hold(Duration),
+    /// The other side is cut off at once: its body breaks off with
+    /// [`BranchError::CutOff`](super::BranchError::CutOff), and the authority
+    /// never waits.
+    CutOff,
+}
+
+impl Default for SlowLeg {
+    /// `Hold` for 10 s.
+    fn default() -> Self {
+        Self::Hold(Duration::from_secs(10))
+    }
+}
+
+impl Default for Streaming {
+    fn default() -> Self {
+        Self { lag: 1 << 20, slow_leg: SlowLeg::default(), above: None }
+    }
+}
+
+impl Streaming {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How far the two sides may be apart, in bytes (default 1 MiB). It may be
+    /// passed by one chunk, since nobody knows how long that will be; and it
+    /// counts as reached when there are over a thousand chunks of less than
+    /// 1 KiB on average, since each of them has a price too. Zero is refused.
+    pub fn lag(mut self, bytes: usize) -> Self {
+        self.lag = bytes;
+        self
+    }
+
+    /// What happens when the other side is that far behind the authority
+    /// (default [`SlowLeg::Hold`] for 10 s).
+    pub fn slow_leg(mut self, slow_leg: SlowLeg) -> Self {
+        self.slow_leg = slow_leg;
+        self
+    }
+
+    /// Requests that are known to have at most this many bytes are collected as
+    /// without streaming (default: as many as
+    /// [`Limits::body`](crate::Limits::body)). Their sides see nothing of an
+    /// upload that breaks off.
+    pub fn above(mut self, bytes: usize) -> Self {
+        self.above = Some(bytes);
+        self
+    }
+
+    /// Whether this can work.
+    pub(crate) fn check(self) -> Result<(), ConfigError> {
+        if self.lag == 0 { Err(ConfigError::Zero { limit: "lag" }) } else { Ok(()) }
+    }
+
+    /// The most chunks that are kept for a side, whatever their length.
+    pub(super) fn most_chunks(self) -> usize {
+        (self.lag >> 10).max(1024)
+    }
+}

@@ -1,0 +1,180 @@
+//! Nobody starves, and nobody is woken or dropped under the lock.
+
+use std::task::Wake;
+
+use super::*;
+use crate::stage::Role;
+
+#[tokio::test]
+async fn a_chunk_wakes_both_even_the_one_that_did_not_poll_last() {
+    let source = Source::default();
+    let (_fan, mut authority, mut other) = split(&source, Streaming::new());
+    assert_eq!(authority.poll(), Got::Nothing);
+    assert_eq!(other.poll(), Got::Nothing);
+    assert!(!authority.is_woken() && !other.is_woken());
+    source.does(data(b"one"));
+    assert!(authority.is_woken() && other.is_woken());
+    // The one that polled last, and was to be woken, never polls again.
+    assert_eq!(authority.poll(), given(b"one"));
+    drop(other);
+    assert_eq!(authority.poll(), Got::Nothing);
+    source.ends();
+    assert!(authority.is_woken());
+}
+
+#[tokio::test]
+async fn the_one_that_polled_first_is_woken_though_the_last_is_gone() {
+    let source = Source::default();
+    let (_fan, mut authority, mut other) = split(&source, Streaming::new());
+    assert_eq!(authority.poll(), Got::Nothing);
+    assert_eq!(other.poll(), Got::Nothing);
+    drop(other);
+    assert!(!authority.is_woken());
+    source.does(data(b"one"));
+    assert!(authority.is_woken());
+    assert_eq!(authority.poll(), given(b"one"));
+}
+
+#[tokio::test]
+async fn whoever_waits_is_woken_by_what_the_sibling_reads() {
+    let source = Source::default();
+    let (_fan, mut authority, mut other) = split(&source, Streaming::new());
+    for (index, last) in
+        [data(b"one"), Step::Data(Bytes::new()), Step::Break].into_iter().enumerate()
+    {
+        assert_eq!(other.poll(), Got::Nothing);
+        // Without a wake-up: the sibling polls of its own accord, and what it
+        // gets is all that the source will ever say.
+        source.script().steps.push_back(last);
+        source.script().waker = None;
+        assert!(!other.is_woken());
+        assert_ne!(authority.poll(), Got::Nothing);
+        assert!(other.is_woken(), "step {index}");
+        if index == 0 {
+            assert_eq!(other.poll(), given(b"one"));
+        }
+    }
+    assert!(matches!(other.poll(), Got::Broken(_)));
+}
+
+#[tokio::test]
+async fn the_end_wakes_the_sibling() {
+    for knows_end in [false, true] {
+        let source = Source::default();
+        let (_fan, mut authority, mut other) = split(&source, Streaming::new());
+        source.script().knows_end = knows_end;
+        assert_eq!(authority.poll(), Got::Nothing);
+        {
+            let mut script = source.script();
+            script.steps.extend(knows_end.then(|| data(b"last")));
+            script.ended = true;
+            script.waker = None;
+        }
+        assert_ne!(other.poll(), Got::Nothing);
+        assert!(authority.is_woken());
+        assert_eq!(authority.read_on().1, Got::End);
+    }
+}
+
+#[tokio::test]
+async fn one_turned_away_during_a_poll_is_woken_after_it() {
+    let source = Source::default();
+    let (_fan, mut authority, other) = split(&source, Streaming::new());
+    let other = Arc::new(Mutex::new(other));
+    let polled = Arc::clone(&other);
+    source.does(Step::Do(Box::new(move || {
+        assert_eq!(polled.lock().unwrap().poll(), Got::Nothing);
+        assert!(!polled.lock().unwrap().is_woken());
+    })));
+    assert_eq!(authority.poll(), Got::Nothing);
+    assert!(other.lock().unwrap().is_woken(), "or it waits for one that may never poll again");
+    assert_eq!(source.script().polls, 1);
+    assert_eq!(other.lock().unwrap().poll(), Got::Nothing);
+    assert_eq!(source.script().polls, 2);
+    assert!(!authority.is_woken());
+}
+
+#[tokio::test]
+async fn a_source_that_gives_way_is_polled_again() {
+    let source = Source::of([Step::Yield, data(b"one")]);
+    let (_fan, mut authority, _other) = split(&source, Streaming::new());
+    assert_eq!(authority.poll(), Got::Nothing);
+    assert!(authority.is_woken());
+    assert_eq!(authority.poll(), given(b"one"));
+}
+
+#[tokio::test]
+async fn who_got_something_is_not_woken_for_the_next() {
+    let source = Source::of([data(b"one"), data(b"two")]);
+    let (_fan, mut authority, mut other) = split(&source, Streaming::new());
+    assert_eq!(authority.poll(), given(b"one"));
+    assert_eq!(other.poll(), given(b"one"));
+    assert_eq!(other.poll(), given(b"two"));
+    assert!(!authority.is_woken() && !other.is_woken());
+}
+
+#[tokio::test]
+async fn the_latest_waker_is_the_one_that_is_woken() {
+    let source = Source::default();
+    let (_fan, mut authority, _other) = split(&source, Streaming::new());
+    assert_eq!(authority.poll(), Got::Nothing);
+    let Reader(task) = authority;
+    let mut moved = Reader(spawn(task.into_inner()));
+    assert_eq!(moved.poll(), Got::Nothing);
+    source.does(data(b"one"));
+    assert!(moved.is_woken());
+}
+
+/// Looks at the fan, which takes the lock, when it is woken, cloned or dropped.
+struct Curious(Fan);
+
+impl Curious {
+    fn look(&self) {
+        assert_eq!(self.0.fault(Role::Authority), None);
+    }
+}
+
+impl Wake for Curious {
+    fn wake(self: Arc<Self>) {
+        self.look();
+    }
+}
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        self.look();
+    }
+}
+
+impl AsRef<[u8]> for Curious {
+    fn as_ref(&self) -> &[u8] {
+        b"owned"
+    }
+}
+
+/// Would hang if it were done under the lock.
+#[tokio::test]
+async fn nothing_of_a_user_is_woken_or_dropped_under_the_lock() {
+    for end in 0..4 {
+        let source = Source::default();
+        let streaming = Streaming::new().lag(1).slow_leg(super::super::SlowLeg::CutOff);
+        let (fan, [mut authority, mut other]) = fan_out([], source.body(), streaming, lease());
+        let curious = || Waker::from(Arc::new(Curious(fan.clone())));
+        let poll = |branch: &mut Branch| {
+            Pin::new(branch).poll_frame(&mut Context::from_waker(&curious())).is_ready()
+        };
+        assert!(!poll(&mut other));
+        assert!(!poll(&mut other));
+        assert!(!poll(&mut authority));
+        source.does(Step::Data(Bytes::from_owner(Curious(fan.clone()))));
+        assert!(poll(&mut authority));
+        match end {
+            0 => drop(other),
+            1 => fan.close(),
+            2 => assert!(!poll(&mut authority), "cut off"),
+            _ => assert!(poll(&mut other)),
+        }
+        drop(authority);
+        source.script().steps.clear();
+    }
+}

@@ -1,0 +1,378 @@
+//! Requests and answers of any protocol over HTTP, whatever they mean.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request,
+};
+use http_body::{Body, Frame};
+
+use crate::{
+    BoxError,
+    body::{
+        AnswerBody, Branch, BranchFault, Broken, Capture, CaptureError, CollectError, Collected,
+        CopyBody, Fan, ReadAhead, Room, SaysWhere, Sink, Streaming, Tee, collect, fan_out, read_on,
+    },
+    compare::Answer,
+    flag::Mark,
+    protocol::{Dispatch, upgrade},
+    stage::Role,
+    telemetry::{LegFault, Refused},
+};
+
+type Prepare = dyn Fn(&mut Request<Bytes>) + Send + Sync;
+
+/// How requests are copied.
+#[derive(Clone, Default)]
+pub(crate) struct Exchange {
+    pub(crate) prepare: Option<Arc<Prepare>>,
+    pub(crate) strip: Vec<fn(&mut Extensions)>,
+    pub(crate) dispatch_header: Option<HeaderName>,
+    pub(crate) streaming: Option<Streaming>,
+}
+
+/// A request that is here, or that both legs read while it arrives.
+#[derive(Debug)]
+pub struct WholeRequest {
+    pub(crate) parts: request::Parts,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Collected {
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+        /// Pays for `data` until both legs have ended.
+        _room: Room,
+    },
+    Streamed {
+        fan: Fan,
+        /// Until each leg has its own.
+        branches: Mutex<[Option<Branch>; 2]>,
+    },
+}
+
+/// A request that the authority is reading.
+#[derive(Debug)]
+pub struct WatchedRequest {
+    pub(crate) parts: request::Parts,
+    body: Capture,
+}
+
+/// An answer that the client is reading.
+#[derive(Debug)]
+pub struct PendingAnswer {
+    head: Answer,
+    body: Capture,
+}
+
+/// An answer of which a part has been read ahead.
+pub struct AheadAnswer<B: Body> {
+    pub(crate) response: Response<()>,
+    pub(crate) read: ReadAhead<B>,
+}
+
+impl<B: Body> fmt::Debug for AheadAnswer<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AheadAnswer").finish_non_exhaustive()
+    }
+}
+
+/// Runs a hook over a request and makes its length right again.
+pub(crate) fn with_hook(
+    parts: request::Parts,
+    data: Bytes,
+    hook: impl FnOnce(Request<Bytes>) -> Option<Request<Bytes>>,
+) -> Option<(request::Parts, Bytes)> {
+    let length = data.len();
+    let (mut parts, data) = hook(Request::from_parts(parts, data))?.into_parts();
+    if data.len() != length && parts.headers.contains_key(header::CONTENT_LENGTH) {
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(data.len()));
+    }
+    Some((parts, data))
+}
+
+impl Exchange {
+    /// Strips from a head what must not be in two copies.
+    fn make_copyable(&self, parts: &mut request::Parts) {
+        upgrade::strip(&mut parts.headers, &mut parts.extensions);
+        // The body is here already: nobody has to be asked to send it.
+        parts.headers.remove(header::EXPECT);
+        for strip in &self.strip {
+            strip(&mut parts.extensions);
+        }
+    }
+
+    fn stamp(&self, parts: &mut request::Parts, dispatch: Dispatch) {
+        parts.extensions.insert(dispatch);
+        if let Some(name) = &self.dispatch_header {
+            let Dispatch { stage, side, role, .. } = dispatch;
+            if let Ok(value) = HeaderValue::try_from(format!("{stage}; {side}; {role}")) {
+                parts.headers.insert(name, value);
+            }
+        }
+    }
+
+    pub(crate) fn build<B: CopyBody>(
+        &self,
+        mut parts: request::Parts,
+        body: B,
+        dispatch: Dispatch,
+    ) -> Request<B> {
+        self.stamp(&mut parts, dispatch);
+        Request::from_parts(parts, body)
+    }
+
+    fn prepared(
+        &self,
+        mut parts: request::Parts,
+        data: Bytes,
+    ) -> Result<(request::Parts, Bytes), Refused> {
+        self.make_copyable(&mut parts);
+        let Some(prepare) = &self.prepare else {
+            return Ok((parts, data));
+        };
+        let prepared = with_hook(parts, data, |mut request| {
+            prepare(&mut request);
+            Some(request)
+        });
+        prepared.ok_or(Refused::BodyBroken)
+    }
+
+    /// Takes a request in, all of it.
+    pub(crate) async fn collect<B: CopyBody>(
+        &self,
+        request: Request<B>,
+        mut room: Room,
+    ) -> Result<WholeRequest, Refused> {
+        let (parts, body) = request.into_parts();
+        let collected = collect(body, &mut room).await;
+        let Collected { data, trailers } = collected.map_err(|error| match error {
+            CollectError::TooLarge => Refused::BodyTooLarge,
+            CollectError::NoRoom => Refused::BufferedBytes,
+            CollectError::Broken(error) => {
+                tracing::debug!(target: "tower_migration", %error, "a write's body broke off");
+                Refused::BodyBroken
+            }
+        })?;
+        let (parts, data) = self.prepared(parts, data)?;
+        Ok(WholeRequest { parts, content: Content::Collected { data, trailers, _room: room } })
+    }
+
+    /// Lets both legs read a request while it arrives. `first` is what has been
+    /// read of it.
+    pub(crate) fn stream<B: CopyBody>(
+        &self,
+        parts: request::Parts,
+        first: Vec<Frame<Bytes>>,
+        body: B,
+        streaming: Streaming,
+        room: Room,
+    ) -> Result<WholeRequest, Refused> {
+        let length = parts.headers.get(header::CONTENT_LENGTH).cloned();
+        let (mut parts, _) = self.prepared(parts, Bytes::new())?;
+        if let Some(length) = length {
+            // The body is what it was, whatever the hook has made of none.
+            parts.headers.insert(header::CONTENT_LENGTH, length);
+        }
+        let (fan, branches) = fan_out(first, body, streaming, room.into_lease());
+        let branches = Mutex::new(branches.map(Some));
+        Ok(WholeRequest { parts, content: Content::Streamed { fan, branches } })
+    }
+
+    /// A request again: for each leg once, if it is streamed.
+    pub(crate) fn copy<B: CopyBody>(&self, whole: &WholeRequest, dispatch: Dispatch) -> Request<B> {
+        let body = match &whole.content {
+            Content::Collected { data, trailers, .. } => {
+                B::from_collected(data.clone(), trailers.clone())
+            }
+            Content::Streamed { .. } => {
+                let branch = whole.branch(dispatch.role).expect("each leg gets its request once");
+                (B::from_branch().expect("asked for before it was streamed"))(branch)
+            }
+        };
+        self.build(whole.parts.clone(), body, dispatch)
+    }
+
+    /// The request, watched while the authority reads it.
+    pub(crate) fn watch<B: CopyBody>(
+        &self,
+        request: Request<B>,
+        dispatch: Dispatch,
+        room: Room,
+    ) -> (Request<B>, WatchedRequest) {
+        let (mut parts, body) = request.into_parts();
+        let mut copy = parts.clone();
+        self.make_copyable(&mut copy);
+        self.stamp(&mut parts, dispatch);
+        let (body, capture) = if body.is_end_stream() {
+            (body, nothing(room))
+        } else {
+            let (sink, capture) = Sink::new(&body, room);
+            (B::from_tee(Tee::new(body, sink)), capture)
+        };
+        (Request::from_parts(parts, body), WatchedRequest { parts: copy, body: capture })
+    }
+}
+
+impl WholeRequest {
+    fn branch(&self, role: Role) -> Option<Branch> {
+        let Content::Streamed { branches, .. } = &self.content else {
+            return None;
+        };
+        let mut branches = branches.lock().unwrap_or_else(PoisonError::into_inner);
+        branches[usize::from(role != Role::Authority)].take()
+    }
+
+    fn fan(&self) -> Option<&Fan> {
+        match &self.content {
+            Content::Collected { .. } => None,
+            Content::Streamed { fan, .. } => Some(fan),
+        }
+    }
+
+    /// What was collected; nothing of a request that is streamed.
+    pub(crate) fn data(&self) -> Bytes {
+        match &self.content {
+            Content::Collected { data, .. } => data.clone(),
+            Content::Streamed { .. } => Bytes::new(),
+        }
+    }
+
+    pub(crate) fn trailers(&self) -> Option<HeaderMap> {
+        match &self.content {
+            Content::Collected { trailers, .. } => trailers.clone(),
+            Content::Streamed { .. } => None,
+        }
+    }
+
+    /// Waits until a leg has all that it will be given.
+    pub(crate) async fn given(&self, role: Role) {
+        if let Some(fan) = self.fan() {
+            fan.ended(role).await;
+        }
+    }
+
+    pub(crate) fn spoiled(&self, role: Role) -> Option<LegFault> {
+        self.fan()?.fault(role).map(|fault| match fault {
+            BranchFault::Broken => LegFault::RequestBroken,
+            BranchFault::CutOff => LegFault::CutOff,
+            BranchFault::Closed => LegFault::Closed,
+        })
+    }
+
+    pub(crate) fn close(&self) {
+        if let Some(fan) = self.fan() {
+            fan.close();
+        }
+    }
+
+    /// One leg will not be run: the other need not wait for it.
+    pub(crate) fn unneeded(&self, role: Role) {
+        drop(self.branch(role));
+    }
+}
+
+impl WatchedRequest {
+    /// The request, once it has been read.
+    pub(crate) async fn wait(self) -> Result<WholeRequest, CaptureError> {
+        let (Collected { data, trailers }, room) = self.body.wait().await?;
+        let content = Content::Collected { data, trailers, _room: room };
+        Ok(WholeRequest { parts: self.parts, content })
+    }
+
+    /// The request, if it has been read by now.
+    pub(crate) fn now(self) -> Option<WholeRequest> {
+        let (Collected { data, trailers }, room) = self.body.now()?;
+        let content = Content::Collected { data, trailers, _room: room };
+        Some(WholeRequest { parts: self.parts, content })
+    }
+}
+
+fn answer_of(parts: &http::response::Parts) -> Answer {
+    let mut answer = Answer::new(parts.status, Bytes::new());
+    answer.headers = parts.headers.clone();
+    answer
+}
+
+fn nothing(room: Room) -> Capture {
+    Capture::Now(Collected { data: Bytes::new(), trailers: None }, room)
+}
+
+/// The answer, to be read ahead.
+pub(crate) fn ahead<RB: Body<Data = Bytes>>(answer: Response<RB>) -> AheadAnswer<RB> {
+    let (parts, body) = answer.into_parts();
+    AheadAnswer { response: Response::from_parts(parts, ()), read: ReadAhead::none(body) }
+}
+
+/// The authority's answer to a read, handed on and watched.
+pub(crate) fn tee<RB: Body<Data = Bytes>, W: SaysWhere>(
+    watched: &WatchedRequest,
+    answer: Response<RB>,
+    mark: Mark,
+    room: Room,
+) -> (Response<AnswerBody<RB, W>>, PendingAnswer) {
+    let (parts, body) = answer.into_parts();
+    let head = answer_of(&parts);
+    // The body of an answer to HEAD is never read, however long it claims to be.
+    let (sink, capture) = if watched.parts.method == Method::HEAD || body.is_end_stream() {
+        (None, nothing(room))
+    } else {
+        let (sink, capture) = Sink::new(&body, room);
+        (Some(sink), capture)
+    };
+    let body = AnswerBody::watched(body, Some(mark), sink);
+    (Response::from_parts(parts, body), PendingAnswer { head, body: capture })
+}
+
+impl PendingAnswer {
+    /// The answer, once the client has read it.
+    pub(crate) async fn wait(self) -> Result<(Answer, Room), CaptureError> {
+        let Self { mut head, body } = self;
+        let (Collected { data, trailers }, room) = body.wait().await?;
+        head.body = data;
+        head.trailers = trailers;
+        Ok((head, room))
+    }
+}
+
+/// A shadow's answer, whole.
+pub(crate) async fn capture<RB>(
+    whole: &WholeRequest,
+    answer: Response<RB>,
+    mut room: Room,
+) -> Result<(Answer, Room), CaptureError>
+where
+    RB: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let (parts, body) = answer.into_parts();
+    let mut answer = answer_of(&parts);
+    if whole.parts.method == Method::HEAD {
+        // As on the authority's side.
+        return Ok((answer, room));
+    }
+    let collected = collect(body, &mut room).await.map_err(|error| match error {
+        CollectError::TooLarge => CaptureError::TooLarge,
+        CollectError::NoRoom => CaptureError::NoRoom,
+        CollectError::Broken(_) => CaptureError::Broken,
+    })?;
+    answer.body = collected.data;
+    answer.trailers = collected.trailers;
+    Ok((answer, room))
+}
+
+/// Reads the rest of an answer, and gives its trailers.
+pub(crate) async fn drain<RB: Body<Data = Bytes>>(
+    body: RB,
+    see: impl FnMut(&Result<Frame<Bytes>, RB::Error>),
+) -> Result<Option<HeaderMap>, CaptureError> {
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    read_on(&mut Box::pin(body), see).await.map_err(|Broken| CaptureError::Broken)
+}

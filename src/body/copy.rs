@@ -16,8 +16,8 @@ use crate::BoxError;
 /// A request body of which the layer can make copies.
 ///
 /// Implemented for [`Full<Bytes>`](Full), for http-body-util's
-/// [`BoxBody`] and [`UnsyncBoxBody`], and, with the feature `axum`, for axum's
-/// `Body`. For hyper's `Incoming` see [`BoxRequest`](super::BoxRequest).
+/// [`BoxBody`] and [`UnsyncBoxBody`], and, with the features `axum` and `grpc`,
+/// for axum's and tonic's `Body`. For hyper's `Incoming` see [`BoxRequest`](super::BoxRequest).
 ///
 /// # Implementing it
 ///
@@ -157,5 +157,16 @@ impl CopyBody for axum_core::body::Body {
 
     fn from_branch() -> Option<fn(Branch) -> Self> {
         Some(Self::new)
+    }
+}
+
+#[cfg(feature = "grpc")]
+impl CopyBody for tonic::body::Body {
+    fn from_collected(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+        Self::new(collected(data, trailers))
+    }
+
+    fn from_tee(tee: Tee<Self>) -> Self {
+        Self::new(tee)
     }
 }

@@ -143,7 +143,8 @@ async fn every_body_type_can_be_copied() {
         round::<http_body_util::combinators::BoxBody<Bytes, BoxError>>().await,
         (data.clone(), true)
     );
-    assert_eq!(round::<axum::body::Body>().await, (data, true));
+    assert_eq!(round::<axum::body::Body>().await, (data.clone(), true));
+    assert_eq!(round::<tonic::body::Body>().await, (data, true));
 }
 
 #[tokio::test(start_paused = true)]

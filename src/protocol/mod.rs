@@ -5,6 +5,8 @@
 //! and how to watch one. [`Http`] is the default.
 
 mod dispatch;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 mod hooks;
 mod http;
 mod plain;

@@ -1,0 +1,30 @@
+//! gRPC: what its methods are, what its statuses mean, and what its messages
+//! are about.
+//!
+//! [`Grpc`] is what a user says about a service. The comparers for its answers
+//! are in [`compare::grpc`](crate::compare::grpc).
+//!
+//! # What the layer answers itself
+//!
+//! Where an HTTP client gets a problem body, a gRPC client gets a status, with
+//! the same text:
+//!
+//! | reason ([`Refused`](crate::telemetry::Refused)) | code | may a client retry? |
+//! |---|---|---|
+//! | `BodyTooLarge` | `RESOURCE_EXHAUSTED` | nothing was written |
+//! | `BodyTimeout` | `DEADLINE_EXCEEDED` | nothing was written |
+//! | `BodyBroken` | `CANCELLED` | nothing was written |
+//! | `BufferedBytes`, `Overloaded`, `AuthorityNotReady` | `UNAVAILABLE` | nothing was written |
+//! | `PartialWrite` | `UNAVAILABLE` | told not to: it may have been applied in part |
+//! | `AuthorityTimeout` | `DEADLINE_EXCEEDED` | told not to: it may have been applied |
+//! | `AuthorityPanicked` | `INTERNAL` | told not to: it may have been applied |
+//!
+//! "Told not to" is the metadata `grpc-retry-pushback-ms: -1`, which keeps a
+//! retry policy of the client from repeating the call by itself.
+
+pub(crate) mod code;
+#[cfg_attr(not(test), expect(dead_code, reason = "the dispatching side is on its way"))]
+pub(crate) mod frames;
+pub(crate) mod packing;
+
+pub use self::code::outcome;

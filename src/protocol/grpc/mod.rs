@@ -23,8 +23,15 @@
 //! retry policy of the client from repeating the call by itself.
 
 pub(crate) mod code;
+mod error;
 #[cfg_attr(not(test), expect(dead_code, reason = "the dispatching side is on its way"))]
 pub(crate) mod frames;
+mod method;
+mod methods;
+mod names;
 pub(crate) mod packing;
 
 pub use self::code::outcome;
+pub use self::error::{FieldProblem, GrpcConfigError};
+pub use self::method::{CallType, Method, MethodKind};
+pub(crate) use self::methods::pool;

@@ -59,6 +59,13 @@ impl Diff {
         self
     }
 
+    /// The first differences, at most so many.
+    #[cfg(feature = "grpc")]
+    pub(super) fn first(mut self, count: usize) -> Self {
+        self.0.truncate(count);
+        self
+    }
+
     /// Whether nothing differs.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -29,6 +29,8 @@
 //! runtime.
 
 mod diff;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 mod parts;
 mod verdict;
 

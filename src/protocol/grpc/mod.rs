@@ -23,15 +23,20 @@
 //! retry policy of the client from repeating the call by itself.
 
 pub(crate) mod code;
+mod config;
 mod error;
+mod field;
 #[cfg_attr(not(test), expect(dead_code, reason = "the dispatching side is on its way"))]
 pub(crate) mod frames;
+#[cfg_attr(not(test), expect(dead_code, reason = "the dispatching side is on its way"))]
+mod keys;
 mod method;
 mod methods;
 mod names;
 pub(crate) mod packing;
 
 pub use self::code::outcome;
+pub use self::config::Grpc;
 pub use self::error::{FieldProblem, GrpcConfigError};
 pub use self::method::{CallType, Method, MethodKind};
 pub(crate) use self::methods::pool;

@@ -20,7 +20,7 @@ const fn status(reason: Refused) -> StatusCode {
     }
 }
 
-const fn text(reason: Refused) -> (&'static str, &'static str) {
+pub(super) const fn text(reason: Refused) -> (&'static str, &'static str) {
     match reason {
         Refused::BodyTooLarge => ("Body too large", "Nothing was written."),
         Refused::BodyTimeout => ("Body too slow", "Nothing was written."),

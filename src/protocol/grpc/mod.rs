@@ -34,6 +34,8 @@ mod method;
 mod methods;
 mod names;
 pub(crate) mod packing;
+#[cfg_attr(not(test), expect(dead_code, reason = "the dispatching side is on its way"))]
+mod refusal;
 
 pub use self::code::outcome;
 pub use self::config::Grpc;

@@ -162,13 +162,19 @@ where
             // Another layer of this migration has decided, and counts.
             return self.serve(dispatch.side, request, None);
         }
-        let class = protocol.classify(&request);
+        let class = match protocol.classify(&request) {
+            Class::Unlisted => {
+                core.counters.unlisted(core.name());
+                Class::Write
+            }
+            class => class,
+        };
         let word = core.word();
         let side = word.stage().authority();
         // Decided before anything is copied or spawned.
         let mut sampled = false;
         let alone = match class {
-            Class::Upgrade => None,
+            Class::Unlisted | Class::Upgrade => None,
             Class::Aside => Some(Operation::Read),
             Class::Read if !word.stage().is_two_sided() => Some(Operation::Read),
             Class::Write if !word.stage().is_two_sided() => Some(Operation::Write),
@@ -265,11 +271,11 @@ impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
     {
         let core = &self.settings.core;
         let operation = match class {
-            Class::Write => Operation::Write,
+            Class::Write | Class::Unlisted => Operation::Write,
             Class::Read | Class::Aside | Class::Upgrade => Operation::Read,
         };
         let admitted = core.admit(operation, |word| match class {
-            Class::Write => Plan::write(word.stage()),
+            Class::Write | Class::Unlisted => Plan::write(word.stage()),
             Class::Read => {
                 let stage = self.settings.stage_of_read(word, &request);
                 let ramped = word.ramps() && self.settings.samples(stage.authority());

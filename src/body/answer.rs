@@ -93,6 +93,11 @@ impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
     pub(crate) fn passed(body: B, mut mark: Option<Mark>) -> Self {
         let ended = body.is_end_stream();
         if ended && let Some(mark) = &mut mark {
+            if mark.is_open()
+                && let Some(outcome) = W::at_end(None)
+            {
+                mark.set_end(outcome.into());
+            }
             mark.answered();
         }
         Self {
@@ -101,6 +106,13 @@ impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
             sink: None,
             says: W::default(),
         }
+    }
+
+    /// The same, ended by the layer when `says` says so.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn saying(mut self, says: W) -> Self {
+        self.says = says;
+        self
     }
 
     /// The same, watched by `sink`.
@@ -128,7 +140,7 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> Body for AnswerBody<B, W> {
             InnerProj::Passed { mut body } => {
                 let frame = ready!(body.as_mut().poll_frame(cx));
                 if this.sink.is_some() {
-                    Sink::see(this.sink, frame.as_ref(), &*body);
+                    Sink::see(this.sink, frame.as_ref(), body.is_end_stream());
                 }
                 if this.mark.is_some() {
                     note::<_, W>(this.mark, &frame, &*body);

@@ -62,7 +62,9 @@ use crate::BoxError;
 /// }
 /// assert!(MyBody::from_branch().is_some());
 /// ```
-pub trait CopyBody: Body<Data = Bytes, Error: Into<BoxError>> + Sized + Send + 'static {
+pub trait CopyBody:
+    Body<Data = Bytes, Error: Into<BoxError> + Send + Sync> + Sized + Send + 'static
+{
     /// A body with this content. Called once for each leg of a dual write, for
     /// each shadow read, and for a request that was collected.
     fn from_collected(data: Bytes, trailers: Option<HeaderMap>) -> Self;
@@ -112,7 +114,7 @@ impl CopyBody for Full<Bytes> {
     }
 }
 
-impl<E: Into<BoxError> + 'static> CopyBody for BoxBody<Bytes, E> {
+impl<E: Into<BoxError> + Send + Sync + 'static> CopyBody for BoxBody<Bytes, E> {
     fn from_collected(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self::new(collected(data, trailers).map_err(|never| match never {}))
     }
@@ -127,7 +129,7 @@ impl<E: Into<BoxError> + 'static> CopyBody for BoxBody<Bytes, E> {
     }
 }
 
-impl<E: Into<BoxError> + 'static> CopyBody for UnsyncBoxBody<Bytes, E> {
+impl<E: Into<BoxError> + Send + Sync + 'static> CopyBody for UnsyncBoxBody<Bytes, E> {
     fn from_collected(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self::new(collected(data, trailers).map_err(|never| match never {}))
     }

@@ -257,12 +257,7 @@ impl<B: Body<Data = Bytes>> Kept<B> {
                 if body.is_end_stream() { SizeHint::with_exact(0) } else { body.size_hint() }
             },
         );
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + ahead);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + ahead);
-        }
-        hint
+        longer(rest, ahead)
     }
 }
 
@@ -275,6 +270,16 @@ impl<B: Body> Drop for Kept<B> {
             }
         }
     }
+}
+
+/// The size of a body before which there is something else.
+pub(crate) fn longer(rest: SizeHint, by: u64) -> SizeHint {
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower() + by);
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper + by);
+    }
+    hint
 }
 
 /// A body broke off.

@@ -25,6 +25,8 @@ pub use self::ending::Ending;
 pub(crate) use self::ending::Then;
 pub use self::fan::{Branch, BranchError, SlowLeg, Streaming};
 pub(crate) use self::fan::{BranchFault, Fan, fan_out};
+#[cfg(feature = "grpc")]
+pub(crate) use self::kept::Late;
 pub(crate) use self::kept::{Broken, Kept, ReadAhead, read_on};
 pub use self::room::Room;
 pub(crate) use self::tee::{Capture, Sink};

@@ -1,6 +1,7 @@
 //! Keeping what passes by.
 
 use std::{
+    collections::VecDeque,
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
 
-use super::{Collected, Room};
+use super::{Collected, Room, kept::longer};
 
 /// Why a body was not captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,15 +108,13 @@ impl Sink {
         (Box::new(sink), Capture::Later(Reader { told, kept }))
     }
 
-    /// Looks at what `body` just gave. The sink is spent, and gone, once it
+    /// Looks at what a body just gave, which may have `ended` with it. The sink is spent, and gone, once it
     /// has been told the end or has given up.
-    pub(crate) fn see<B, E>(
+    pub(crate) fn see<E>(
         sink: &mut Option<Box<Self>>,
         frame: Option<&Result<Frame<Bytes>, E>>,
-        body: &B,
-    ) where
-        B: Body<Data = Bytes>,
-    {
+        ended: bool,
+    ) {
         let Some(mut this) = sink.take() else {
             return;
         };
@@ -130,7 +129,7 @@ impl Sink {
         }
         // Nothing comes after trailers, and a server may not ask for more.
         let trailers = matches!(frame, Some(Ok(frame)) if frame.is_trailers());
-        if trailers || body.is_end_stream() {
+        if trailers || ended {
             this.finish();
         } else {
             *sink = Some(this);
@@ -193,16 +192,23 @@ pin_project! {
     /// A request body that is watched while the authority reads it.
     ///
     /// Made by the layer, and handed to [`CopyBody::from_tee`](super::CopyBody::from_tee).
-    pub struct Tee<B> {
+    pub struct Tee<B: Body> {
         #[pin]
         body: B,
+        // What has been read of it before.
+        first: VecDeque<Result<Frame<Bytes>, B::Error>>,
         sink: Option<Box<Sink>>,
     }
 }
 
-impl<B> Tee<B> {
-    pub(crate) const fn new(body: B, sink: Box<Sink>) -> Self {
-        Self { body, sink: Some(sink) }
+impl<B: Body<Data = Bytes>> Tee<B> {
+    pub(crate) const fn new(body: B, first: VecDeque<Result<Frame<Bytes>, B::Error>>) -> Self {
+        Self { body, first, sink: None }
+    }
+
+    pub(crate) fn watched(mut self, sink: Box<Sink>) -> Self {
+        self.sink = Some(sink);
+        self
     }
 }
 
@@ -215,21 +221,26 @@ impl<B: Body<Data = Bytes>> Body for Tee<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
-        Sink::see(this.sink, frame.as_ref(), &*this.body);
+        let frame = match this.first.pop_front() {
+            Some(frame) => Some(frame),
+            None => ready!(this.body.as_mut().poll_frame(cx)),
+        };
+        let ended = this.first.is_empty() && this.body.is_end_stream();
+        Sink::see(this.sink, frame.as_ref(), ended);
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.first.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let first = self.first.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+        longer(self.body.size_hint(), first.map(|data| data.len() as u64).sum())
     }
 }
 
-impl<B> fmt::Debug for Tee<B> {
+impl<B: Body> fmt::Debug for Tee<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tee").finish_non_exhaustive()
     }

@@ -67,13 +67,12 @@ where
     let core = &settings.core;
     let Admission { stage, authority: mut mark, other: cover, shadows, .. } = admission;
     let side = stage.authority();
-    // A key function that panics must not fail a read that did not need it.
-    let known = guarded(|| settings.protocol.read_keys(&request));
-    let keys = known.unwrap_or_else(Keys::none);
-    let raced = core.order.observe(&keys);
     let protocol = &settings.protocol;
     let dispatch = Dispatch { stage, side, role: Role::Authority, migration: core.id() };
-    let (request, watched) = protocol.watch(request, dispatch, settings.capturing());
+    let (request, watched) = protocol.watch(request, dispatch, settings.capturing()).await;
+    // A key function that panics must not fail a read that did not need it.
+    let keys = guarded(|| protocol.read_keys(&watched)).unwrap_or_else(Keys::none);
+    let raced = core.order.observe(&keys);
 
     let again = authority.again();
     let began = Instant::now();

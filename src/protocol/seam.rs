@@ -20,6 +20,8 @@ pub enum Class {
     Read,
     /// May change data: goes to both sides in the two-sided stages.
     Write,
+    /// As `Write`, and counted: nobody has said what it is.
+    Unlisted,
     /// About the service and not about its data (a health check): goes to the
     /// authority alone, is never shadowed, and delays no flip.
     Aside,
@@ -81,7 +83,7 @@ pub struct Drained {
 ///
 /// # A sampled read
 ///
-/// [`read_keys`](Self::read_keys) → [`watch`](Self::watch) → the authority →
+/// [`watch`](Self::watch) → [`read_keys`](Self::read_keys) → the authority →
 /// [`comparable`](Self::comparable) → [`tee`](Self::tee), which the client
 /// reads. In a task: [`watched`](Self::watched) → [`copy`](Self::copy) → the
 /// other side → [`capture`](Self::capture), [`pending`](Self::pending) →
@@ -132,8 +134,8 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     fn name(&self, request: &Req) -> Arc<str>;
     /// The same of one that has been read.
     fn label(&self, whole: &Self::Whole) -> Arc<str>;
-    /// The keys of a read.
-    fn read_keys(&self, request: &Req) -> Keys;
+    /// The keys of a read that is watched.
+    fn read_keys(&self, watched: &Self::Watched) -> Keys;
     /// The keys of a write.
     fn keys(&self, whole: &Self::Whole) -> Keys;
     /// The keys that only the head of a write's answer tells.
@@ -141,10 +143,11 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
         let _ = (whole, answer);
         Keys::none()
     }
-    /// What a ramp goes by for a read: its keys by default. `Keys::none()`:
-    /// the ramp does not cover it.
+    /// What a ramp goes by for a read, asked before anything of it has been
+    /// read. Default: `Keys::none()`, which no ramp covers.
     fn ramp_keys(&self, request: &Req) -> Keys {
-        self.read_keys(request)
+        let _ = request;
+        Keys::none()
     }
     /// What a ramp goes by for a write: `None` (the default) for its keys.
     fn ramp_keys_of(&self, whole: &Self::Whole) -> Option<Keys> {
@@ -210,8 +213,14 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
         let _ = (whole, dispatch, ahead, limit);
         async { Err(SkippedLeg::HookDeclined) }
     }
-    /// The request, watched while the authority reads it.
-    fn watch(&self, request: Req, dispatch: Dispatch, room: Room) -> (Req, Self::Watched);
+    /// The request, watched while the authority reads it. May read as much of it
+    /// as is needed to tell its keys: as much as the authority needs as well.
+    fn watch(
+        &self,
+        request: Req,
+        dispatch: Dispatch,
+        room: Room,
+    ) -> impl Future<Output = (Req, Self::Watched)> + Send;
     /// The request, once it has been read.
     fn watched(
         &self,

@@ -120,6 +120,7 @@ pub(crate) struct Counters {
     pub(super) auto_rollbacks: [AtomicU64; AlarmReason::ALL.len()],
     pub(super) held: AtomicU64,
     pub(super) closed_streams: AtomicU64,
+    pub(super) unlisted: AtomicU64,
     pub(super) copies: [AtomicU64; 2],
     pub(super) captured: AtomicU64,
     pub(super) observer_panics: AtomicU64,
@@ -186,6 +187,19 @@ impl Counters {
 
     pub(crate) fn held(&self) {
         add(&self.held);
+    }
+
+    /// A request of which nobody has said what it is. The log says so once.
+    #[cold]
+    pub(crate) fn unlisted(&self, migration: &str) {
+        if self.unlisted.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                target: "tower_migration",
+                migration,
+                "a request that is in no list is taken for a write: \
+                 tower_migration_unlisted_total counts them"
+            );
+        }
     }
 
     pub(crate) fn closed_stream(&self) {

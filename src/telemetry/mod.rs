@@ -43,6 +43,7 @@
 //! | `tower_migration_steps_blocked_total` | counter | – | steps refused |
 //! | `tower_migration_held_writes_total` | counter | – | writes that waited for a flip |
 //! | `tower_migration_closed_streams_total` | counter | – | streaming writes that were broken off since they kept a step waiting (gRPC: `close_streams_after`) |
+//! | `tower_migration_unlisted_total` | counter | – | requests of which nobody has said whether they read or write, taken for writes (gRPC: methods in no list and no descriptor) |
 //! | `tower_migration_copies_total` | counter | `result` | keys copied: `copied`, `failed` |
 //! | `tower_migration_observer_panics_total` | counter | – | panics in an [`Observer`](crate::Observer) |
 //!

@@ -208,6 +208,7 @@ impl Snapshot<'_> {
         self.count("tower_migration_steps_blocked_total", [], &c.blocked);
         self.count("tower_migration_held_writes_total", [], &c.held);
         self.count("tower_migration_closed_streams_total", [], &c.closed_streams);
+        self.count("tower_migration_unlisted_total", [], &c.unlisted);
         self.count("tower_migration_observer_panics_total", [], &c.observer_panics);
     }
 
@@ -299,6 +300,7 @@ fn describe() {
     describe_counter!("tower_migration_auto_rollbacks_total", "rollbacks that nobody asked for");
     describe_counter!("tower_migration_steps_blocked_total", "steps refused");
     describe_counter!("tower_migration_held_writes_total", "writes that waited for a flip");
+    describe_counter!("tower_migration_unlisted_total", "requests in no list, taken for writes");
     describe_counter!(
         "tower_migration_closed_streams_total",
         "streaming writes broken off since they kept a step waiting"

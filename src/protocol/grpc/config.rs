@@ -1,20 +1,26 @@
 //! What a user says about a gRPC service.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use http::{HeaderName, Request};
 use prost::Message;
 
 use super::{
     GrpcConfigError, Method, MethodKind, field::FieldPath, keys::KeyFns, methods::Methods, names,
 };
 use crate::{
+    body::Streaming,
     compare::{
         Compare,
         grpc::{ExactMessages, GrpcStatus},
     },
-    reconcile::Keys,
+    flag::ConfigError,
+    protocol::{Head, http::Exchange},
+    reconcile::{Key, Keys},
 };
+
+type RampBy = dyn Fn(&Head<'_>) -> Option<Key> + Send + Sync;
 
 /// The protocol of gRPC services: which methods are reads, what a call is
 /// about, and how answers are compared.
@@ -80,6 +86,9 @@ pub struct Grpc {
     pub(crate) keys: Arc<KeyFns>,
     pub(crate) answer_keys: Arc<KeyFns>,
     pub(crate) compare: Arc<dyn Compare>,
+    pub(crate) ramp_by: Option<Arc<RampBy>>,
+    pub(crate) exchange: Exchange,
+    pub(crate) close_after: Option<Duration>,
 }
 
 impl Default for Grpc {
@@ -89,6 +98,9 @@ impl Default for Grpc {
             keys: Arc::default(),
             answer_keys: Arc::default(),
             compare: Arc::new(GrpcStatus.and(ExactMessages)),
+            ramp_by: None,
+            exchange: Exchange { streaming: Some(Streaming::new()), ..Exchange::default() },
+            close_after: None,
         }
     }
 }
@@ -291,6 +303,90 @@ impl Grpc {
     pub fn compare(mut self, compare: impl Compare) -> Self {
         self.compare = Arc::new(compare);
         self
+    }
+
+    /// What a [`ramp`](crate::MigrationHandle::ramp) goes by: a tenant in the
+    /// metadata, for example. `None` stays at `WriteBoth`, and so does every
+    /// call without this: which side serves a read is decided before its message
+    /// has come.
+    #[must_use]
+    pub fn ramp_by<K: Into<Key>>(
+        mut self,
+        by: impl Fn(&Head<'_>) -> Option<K> + Send + Sync + 'static,
+    ) -> Self {
+        self.ramp_by = Some(Arc::new(move |head| by(head).map(Into::into)));
+        self
+    }
+
+    /// Runs over the head of each dual write once, before it is copied: the
+    /// place to stamp metadata, so that both sides get the same. It sees the
+    /// messages, framed, of a call that is known to have one; else an empty
+    /// body, and what it puts there is dropped.
+    #[must_use]
+    pub fn prepare(
+        mut self,
+        prepare: impl Fn(&mut Request<Bytes>) + Send + Sync + 'static,
+    ) -> Self {
+        self.exchange.prepare = Some(Arc::new(prepare));
+        self
+    }
+
+    /// Removes `T` from the extensions of copies.
+    #[must_use]
+    pub fn strip_extension<T: Clone + Send + Sync + 'static>(mut self) -> Self {
+        self.exchange.strip.push(|extensions| {
+            extensions.remove::<T>();
+        });
+        self
+    }
+
+    /// Writes each [`Dispatch`](crate::Dispatch) into this metadata too, as
+    /// `write-both; new; other`, for sides that are clients of other machines.
+    /// Off by default.
+    #[must_use]
+    pub fn dispatch_header(mut self, name: HeaderName) -> Self {
+        self.exchange.dispatch_header = Some(name);
+        self
+    }
+
+    /// How calls of several messages, and of methods without a descriptor, are
+    /// streamed to both sides of a dual write. Default: [`Streaming::new`].
+    /// Calls that are known to have one message are collected, so that neither
+    /// side sees one that breaks off.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Zero`] if the lag is zero.
+    pub fn streaming(mut self, streaming: Streaming) -> Result<Self, ConfigError> {
+        streaming.check()?;
+        self.exchange.streaming = Some(streaming);
+        Ok(self)
+    }
+
+    /// Breaks off writes that still stream this long after the flag has moved on
+    /// from where they began, or after a step has begun to wait for them, with
+    /// `UNAVAILABLE` and "the service is being migrated: reconnect". Off by
+    /// default: then a step waits for such a write, and is refused at its
+    /// deadline with the write's method and age.
+    ///
+    /// A client that reconnects is served by the stage of then. What it had sent
+    /// may have been applied in part: in a one-sided stage that is so without
+    /// the layer too; in a two-sided stage the key is dirty (without a key: the
+    /// other side suspect), since the two sides may have come to different
+    /// points.
+    ///
+    /// It costs one-sided writes three allocations and makes them known by name,
+    /// as with [`name_writes`](crate::MigrationLayer::name_writes).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Zero`] if `grace` is zero.
+    pub fn close_streams_after(mut self, grace: Duration) -> Result<Self, ConfigError> {
+        if grace.is_zero() {
+            return Err(ConfigError::Zero { limit: "close_streams_after" });
+        }
+        self.close_after = Some(grace);
+        Ok(self)
     }
 
     /// What a method is, by its request's path. Allocates nothing.

@@ -22,23 +22,25 @@
 //! "Told not to" is the metadata `grpc-retry-pushback-ms: -1`, which keeps a
 //! retry policy of the client from repeating the call by itself.
 
+mod begun;
 pub(crate) mod code;
 mod config;
 mod error;
 mod field;
-#[cfg_attr(not(test), expect(dead_code, reason = "the dispatching side is on its way"))]
 pub(crate) mod frames;
-#[cfg_attr(not(test), expect(dead_code, reason = "the dispatching side is on its way"))]
 mod keys;
 mod method;
 mod methods;
+mod named;
 mod names;
 pub(crate) mod packing;
-#[cfg_attr(not(test), expect(dead_code, reason = "the dispatching side is on its way"))]
 mod refusal;
+mod says;
+mod seam;
 
 pub use self::code::outcome;
 pub use self::config::Grpc;
 pub use self::error::{FieldProblem, GrpcConfigError};
 pub use self::method::{CallType, Method, MethodKind};
 pub(crate) use self::methods::pool;
+pub use self::says::InTrailers;

@@ -19,6 +19,7 @@ const fn code(reason: Refused) -> Code {
         Refused::BufferedBytes
         | Refused::Overloaded
         | Refused::PartialWrite
+        | Refused::StreamClosed
         | Refused::AuthorityNotReady => Code::Unavailable,
         Refused::AuthorityPanicked => Code::Internal,
     }
@@ -85,6 +86,7 @@ mod tests {
             (BufferedBytes, Code::Unavailable, false),
             (Overloaded, Code::Unavailable, false),
             (PartialWrite, Code::Unavailable, true),
+            (StreamClosed, Code::Unavailable, false),
             (AuthorityTimeout, Code::DeadlineExceeded, true),
             (AuthorityNotReady, Code::Unavailable, false),
             (AuthorityPanicked, Code::Internal, true),

@@ -1,6 +1,7 @@
 //! Requests and answers of any protocol over HTTP, whatever they mean.
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -54,6 +55,8 @@ enum Content {
         fan: Fan,
         /// Until each leg has its own.
         branches: Mutex<[Option<Branch>; 2]>,
+        /// What was read before.
+        first: Bytes,
     },
 }
 
@@ -61,6 +64,8 @@ enum Content {
 #[derive(Debug)]
 pub struct WatchedRequest {
     pub(crate) parts: request::Parts,
+    /// What was read before the authority was asked.
+    pub(crate) first: Bytes,
     body: Capture,
 }
 
@@ -160,16 +165,27 @@ impl Exchange {
                 Refused::BodyBroken
             }
         })?;
+        self.whole(parts, data, trailers, room)
+    }
+
+    /// A request that has been read to its end.
+    pub(crate) fn whole(
+        &self,
+        parts: request::Parts,
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+        room: Room,
+    ) -> Result<WholeRequest, Refused> {
         let (parts, data) = self.prepared(parts, data)?;
         Ok(WholeRequest { parts, content: Content::Collected { data, trailers, _room: room } })
     }
 
-    /// Lets both legs read a request while it arrives. `first` is what has been
-    /// read of it.
+    /// Lets both legs read a request while it arrives. `begun` is what has been
+    /// read of it, and again the data of that in one piece.
     pub(crate) fn stream<B: CopyBody>(
         &self,
         parts: request::Parts,
-        first: Vec<Frame<Bytes>>,
+        begun: (Vec<Frame<Bytes>>, Bytes),
         body: B,
         streaming: Streaming,
         room: Room,
@@ -180,9 +196,10 @@ impl Exchange {
             // The body is what it was, whatever the hook has made of none.
             parts.headers.insert(header::CONTENT_LENGTH, length);
         }
-        let (fan, branches) = fan_out(first, body, streaming, room.into_lease());
+        let (frames, first) = begun;
+        let (fan, branches) = fan_out(frames, body, streaming, room.into_lease());
         let branches = Mutex::new(branches.map(Some));
-        Ok(WholeRequest { parts, content: Content::Streamed { fan, branches } })
+        Ok(WholeRequest { parts, content: Content::Streamed { fan, branches, first } })
     }
 
     /// A request again: for each leg once, if it is streamed.
@@ -199,10 +216,12 @@ impl Exchange {
         self.build(whole.parts.clone(), body, dispatch)
     }
 
-    /// The request, watched while the authority reads it.
+    /// The request, watched while the authority reads it. `begun` is what has
+    /// been read of it, and again the data of that in one piece.
     pub(crate) fn watch<B: CopyBody>(
         &self,
         request: Request<B>,
+        begun: (VecDeque<Result<Frame<Bytes>, B::Error>>, Bytes),
         dispatch: Dispatch,
         room: Room,
     ) -> (Request<B>, WatchedRequest) {
@@ -210,13 +229,16 @@ impl Exchange {
         let mut copy = parts.clone();
         self.make_copyable(&mut copy);
         self.stamp(&mut parts, dispatch);
-        let (body, capture) = if body.is_end_stream() {
+        let (frames, first) = begun;
+        let (body, capture) = if frames.is_empty() && body.is_end_stream() {
             (body, nothing(room))
         } else {
-            let (sink, capture) = Sink::new(&body, room);
-            (B::from_tee(Tee::new(body, sink)), capture)
+            let tee = Tee::new(body, frames);
+            let (sink, capture) = Sink::new(&tee, room);
+            (B::from_tee(tee.watched(sink)), capture)
         };
-        (Request::from_parts(parts, body), WatchedRequest { parts: copy, body: capture })
+        let watched = WatchedRequest { parts: copy, first, body: capture };
+        (Request::from_parts(parts, body), watched)
     }
 }
 
@@ -236,11 +258,12 @@ impl WholeRequest {
         }
     }
 
-    /// What was collected; nothing of a request that is streamed.
+    /// What was collected; what was read beforehand of a request that is
+    /// streamed.
     pub(crate) fn data(&self) -> Bytes {
         match &self.content {
             Content::Collected { data, .. } => data.clone(),
-            Content::Streamed { .. } => Bytes::new(),
+            Content::Streamed { first, .. } => first.clone(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! HTTP, whatever the framework.
 
-mod exchange;
+pub(super) mod exchange;
 mod outcome;
 mod seam;
 

@@ -77,8 +77,8 @@ where
         self.ramp_by.as_ref().map(|by| by(&Head::of_parts(&whole.parts)).into())
     }
 
-    fn read_keys(&self, request: &Request<B>) -> Keys {
-        self.keys_of(&Head::of(request), &Bytes::new())
+    fn read_keys(&self, watched: &WatchedRequest) -> Keys {
+        self.keys_of(&Head::of_parts(&watched.parts), &Bytes::new())
     }
 
     fn keys(&self, whole: &WholeRequest) -> Keys {
@@ -110,7 +110,7 @@ where
             let most = request.body().size_hint().upper();
             if most.is_none_or(|most| most > above as u64) {
                 let (parts, body) = request.into_parts();
-                return self.exchange.stream(parts, Vec::new(), body, streaming, room);
+                return self.exchange.stream(parts, Default::default(), body, streaming, room);
             }
         }
         self.exchange.collect(request, room).await
@@ -163,13 +163,13 @@ where
         Ok(self.exchange.build(parts, B::from_collected(data, whole.trailers()), dispatch))
     }
 
-    fn watch(
+    async fn watch(
         &self,
         request: Request<B>,
         dispatch: Dispatch,
         room: Room,
     ) -> (Request<B>, WatchedRequest) {
-        self.exchange.watch(request, dispatch, room)
+        self.exchange.watch(request, Default::default(), dispatch, room)
     }
 
     async fn watched(&self, watched: WatchedRequest) -> Result<WholeRequest, CaptureError> {

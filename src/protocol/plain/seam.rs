@@ -78,8 +78,8 @@ where
         Arc::clone(&whole.name)
     }
 
-    fn read_keys(&self, request: &Req) -> Keys {
-        self.keys_of(request)
+    fn read_keys(&self, watched: &Req) -> Keys {
+        self.keys_of(watched)
     }
 
     fn keys(&self, whole: &WholePlain<Req>) -> Keys {
@@ -137,7 +137,7 @@ where
         std::future::ready(request.ok_or(SkippedLeg::HookDeclined))
     }
 
-    fn watch(&self, request: Req, dispatch: Dispatch, _: Room) -> (Req, Req) {
+    async fn watch(&self, request: Req, dispatch: Dispatch, _: Room) -> (Req, Req) {
         let copy = request.clone();
         (self.stamped(request, dispatch), copy)
     }

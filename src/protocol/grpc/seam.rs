@@ -1,0 +1,375 @@
+//! What the dispatching code asks, answered for gRPC.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response, header};
+use http_body::Body;
+
+use super::{
+    CallType, Grpc, Method, MethodKind,
+    begun::{Begun, Then},
+    code, outcome, refusal,
+    says::InTrailers,
+};
+use crate::{
+    BoxError,
+    body::{AnswerBody, CaptureError, CopyBody, Ending, Kept, Late, Room},
+    compare::{Answer, Answers, Diff, SkipReason},
+    flag::{BoxFuture, Mark},
+    protocol::{
+        Class, Dispatch, Drained, FallbackRead, HasKeys, Head, Protocol, Said,
+        http::{AheadAnswer, PendingAnswer, WatchedRequest, WholeRequest, exchange},
+    },
+    reconcile::Keys,
+    stage::{Outcome, Role, Side},
+    telemetry::{LegFault, Refused},
+};
+
+/// The most of a message that is looked at for its keys, unpacked: as much as
+/// tonic takes by default.
+const MOST_FOR_KEYS: usize = 4 << 20;
+
+impl Grpc {
+    fn method_of(&self, whole: &WholeRequest) -> Method {
+        self.methods.get(whole.parts.uri.path())
+    }
+
+    fn keys_of(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Keys {
+        self.keys.of(path, headers, body, MOST_FOR_KEYS)
+    }
+
+    /// What the end of an answer says about a call.
+    fn told(
+        &self,
+        path: &str,
+        head: &Head200,
+        trailers: Option<&HeaderMap>,
+        first: &Bytes,
+    ) -> Drained {
+        let code = code::at_end(head.status, &head.headers, trailers);
+        let outcome = self.methods.get(path).outcome(code);
+        let keys = if outcome == Outcome::Applied {
+            self.answer_keys.of(path, &head.headers, first, MOST_FOR_KEYS)
+        } else {
+            Keys::none()
+        };
+        Drained { said: Some((outcome, code_number(code))), keys }
+    }
+
+    /// How much of an answer has to be seen for the keys that it tells.
+    fn first_bytes(&self, path: &str) -> usize {
+        if self.answer_keys.has(path) { MOST_FOR_KEYS } else { 0 }
+    }
+}
+
+/// What of an answer's head is needed at its end.
+struct Head200 {
+    status: http::StatusCode,
+    headers: HeaderMap,
+}
+
+impl Head200 {
+    fn of(status: http::StatusCode, headers: &HeaderMap, keys: bool) -> Self {
+        // An answer whose end is awaited has no status in its head. What is left
+        // is how its messages are compressed.
+        let headers = if keys { headers.clone() } else { HeaderMap::new() };
+        Self { status, headers }
+    }
+}
+
+fn code_number(code: tonic::Code) -> u16 {
+    i32::from(code) as u16
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+impl<B, RB, E> Protocol<Request<B>, Response<RB>, E> for Grpc
+where
+    B: CopyBody + Unpin,
+    RB: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
+{
+    type Answer = Response<AnswerBody<RB, InTrailers>>;
+    type Whole = WholeRequest;
+    type Watched = WatchedRequest;
+    type Captured = Answer;
+    type Pending = PendingAnswer;
+    type Ahead = AheadAnswer<RB>;
+    type Glance = ();
+
+    #[inline]
+    fn dispatched(&self, request: &Request<B>) -> Option<Dispatch> {
+        request.extensions().get().copied()
+    }
+
+    #[inline]
+    fn classify(&self, request: &Request<B>) -> Class {
+        let method = self.methods.get(request.uri().path());
+        match method.kind {
+            MethodKind::Read => Class::Read,
+            MethodKind::Aside => Class::Aside,
+            MethodKind::Write | MethodKind::Delete if method.listed => Class::Write,
+            // No call of gRPC's: a page that is served beside it.
+            _ if request.method().is_safe() => Class::Aside,
+            MethodKind::Write | MethodKind::Delete => Class::Unlisted,
+        }
+    }
+
+    fn name(&self, request: &Request<B>) -> Arc<str> {
+        request.uri().path().into()
+    }
+
+    fn label(&self, whole: &WholeRequest) -> Arc<str> {
+        whole.parts.uri.path().into()
+    }
+
+    fn read_keys(&self, watched: &WatchedRequest) -> Keys {
+        self.keys_of(watched.parts.uri.path(), &watched.parts.headers, &watched.first)
+    }
+
+    fn keys(&self, whole: &WholeRequest) -> Keys {
+        self.keys_of(whole.parts.uri.path(), &whole.parts.headers, &whole.data())
+    }
+
+    fn ramp_keys(&self, request: &Request<B>) -> Keys {
+        match &self.ramp_by {
+            Some(by) => by(&Head::of(request)).into(),
+            None => Keys::none(),
+        }
+    }
+
+    fn ramp_keys_of(&self, whole: &WholeRequest) -> Option<Keys> {
+        Some(match &self.ramp_by {
+            Some(by) => by(&Head::of_parts(&whole.parts)).into(),
+            // As for a read.
+            None => Keys::none(),
+        })
+    }
+
+    async fn collect(&self, request: Request<B>, mut room: Room) -> Result<WholeRequest, Refused> {
+        let path = request.uri().path();
+        let call = self.methods.get(path).call;
+        let one_message = matches!(call, CallType::Unary | CallType::ServerStreaming);
+        if one_message || !room.may_stream() || B::from_branch().is_none() {
+            return self.exchange.collect(request, room).await;
+        }
+        let wants_message = self.keys.has(path);
+        let (parts, mut body) = request.into_parts();
+        let Begun { frames, data, then } =
+            Begun::read(&mut body, room.limit(), wants_message).await;
+        match then {
+            Then::TooLong => return Err(Refused::BodyTooLarge),
+            Then::Broken(error) => {
+                let error: BoxError = error.into();
+                tracing::debug!(target: "tower_migration", %error, "a call broke off");
+                return Err(Refused::BodyBroken);
+            }
+            Then::End | Then::More if !room.take(data.len()) => return Err(Refused::BufferedBytes),
+            Then::End => {
+                let trailers = frames.into_iter().find_map(|frame| frame.into_trailers().ok());
+                return self.exchange.whole(parts, data.freeze(), trailers, room);
+            }
+            Then::More => {}
+        }
+        let streaming = self.exchange.streaming.unwrap_or_default();
+        self.exchange.stream(parts, (frames, data.freeze()), body, streaming, room)
+    }
+
+    fn copy(&self, whole: &WholeRequest, dispatch: Dispatch) -> Request<B> {
+        self.exchange.copy(whole, dispatch)
+    }
+
+    async fn given(&self, whole: &WholeRequest, role: Role) {
+        whole.given(role).await;
+    }
+
+    fn spoiled(&self, whole: &WholeRequest, role: Role) -> Option<LegFault> {
+        whole.spoiled(role)
+    }
+
+    fn close(&self, whole: &WholeRequest) {
+        whole.close();
+    }
+
+    fn unneeded(&self, whole: &WholeRequest, role: Role) {
+        whole.unneeded(role);
+    }
+
+    async fn watch(
+        &self,
+        mut request: Request<B>,
+        dispatch: Dispatch,
+        room: Room,
+    ) -> (Request<B>, WatchedRequest) {
+        let path = request.uri().path();
+        // A handler needs the message as well. In a call that goes both ways it
+        // may have to speak first.
+        let peeks = self.keys.has(path) && self.methods.get(path).call != CallType::Bidirectional;
+        let begun = if peeks {
+            let Begun { frames, data, then } =
+                Begun::read(request.body_mut(), room.limit(), true).await;
+            let mut frames: VecDeque<_> = frames.into_iter().map(Ok).collect();
+            if let Then::Broken(error) = then {
+                frames.push_back(Err(error));
+            }
+            (frames, data.freeze())
+        } else {
+            Default::default()
+        };
+        self.exchange.watch(request, begun, dispatch, room)
+    }
+
+    async fn watched(&self, watched: WatchedRequest) -> Result<WholeRequest, CaptureError> {
+        watched.wait().await
+    }
+
+    fn watched_now(&self, watched: WatchedRequest) -> Option<WholeRequest> {
+        watched.now()
+    }
+
+    #[inline]
+    fn glancing(&self) {}
+
+    #[inline]
+    fn glance((): &(), answer: Result<&Response<RB>, &E>) -> Option<Outcome> {
+        let Ok(answer) = answer else {
+            return Some(Outcome::Unknown);
+        };
+        let (status, headers) = (answer.status(), answer.headers());
+        match code::in_head(status, headers) {
+            Some(code) => Some(outcome(code)),
+            // A page that is served beside gRPC has no status of gRPC's.
+            None if !is_grpc(headers) => Some(Outcome::Applied),
+            None => None,
+        }
+    }
+
+    fn judge(&self, whole: &WholeRequest, answer: &Response<RB>) -> Said {
+        match code::in_head(answer.status(), answer.headers()) {
+            Some(code) => Said::Now(self.method_of(whole).outcome(code), code_number(code)),
+            None => Said::AtEnd,
+        }
+    }
+
+    fn comparable(&self, answer: &Response<RB>) -> Result<(), SkipReason> {
+        match code::in_head(answer.status(), answer.headers()) {
+            None | Some(tonic::Code::Ok) => Ok(()),
+            Some(_) => Err(SkipReason::AuthorityFailed),
+        }
+    }
+
+    fn comparable_whole(&self, answer: &Answer) -> Result<(), SkipReason> {
+        match code::at_end(answer.status, &answer.headers, answer.trailers.as_ref()) {
+            tonic::Code::Ok => Ok(()),
+            _ => Err(SkipReason::AuthorityFailed),
+        }
+    }
+
+    #[inline]
+    fn pass(answer: Response<RB>, mark: Option<Mark>) -> Self::Answer {
+        answer.map(|body| AnswerBody::passed(body, mark))
+    }
+
+    fn closes(&self) -> Option<Duration> {
+        self.close_after
+    }
+
+    fn close_when(&self, answer: Self::Answer, closing: BoxFuture<'static, ()>) -> Self::Answer {
+        answer.map(|body| body.saying(InTrailers::until(closing)))
+    }
+
+    fn ahead(answer: Response<RB>) -> AheadAnswer<RB> {
+        exchange::ahead(answer)
+    }
+
+    fn keep(&self, whole: &WholeRequest, ahead: AheadAnswer<RB>, ending: Ending) -> Self::Answer {
+        let AheadAnswer { response, read } = ahead;
+        let late = ending.is_awaited().then(|| {
+            let uri = whole.parts.uri.clone();
+            let first = self.first_bytes(uri.path());
+            let head = Head200::of(response.status(), response.headers(), first > 0);
+            let this = self.clone();
+            Late {
+                first,
+                tell: Box::new(move |trailers, seen| this.told(uri.path(), &head, trailers, &seen)),
+                refusal: |reason| refusal::trailers(&refusal::status(reason)),
+            }
+        });
+        response.map(|()| AnswerBody::kept(Kept::new(read, ending, late)))
+    }
+
+    fn tee(
+        &self,
+        watched: &WatchedRequest,
+        answer: Response<RB>,
+        mark: Mark,
+        room: Room,
+    ) -> (Self::Answer, PendingAnswer) {
+        exchange::tee(watched, answer, mark, room)
+    }
+
+    async fn pending(pending: PendingAnswer) -> Result<(Answer, Room), CaptureError> {
+        pending.wait().await
+    }
+
+    async fn capture(
+        &self,
+        whole: &WholeRequest,
+        answer: Response<RB>,
+        room: Room,
+    ) -> Result<(Answer, Room), CaptureError> {
+        exchange::capture(whole, answer, room).await
+    }
+
+    async fn drain(
+        &self,
+        whole: &WholeRequest,
+        answer: Response<RB>,
+    ) -> Result<Drained, CaptureError> {
+        let path = whole.parts.uri.path();
+        let most = self.first_bytes(path);
+        let (parts, body) = answer.into_parts();
+        let mut first = BytesMut::new();
+        let trailers = exchange::drain(body, |frame| {
+            let room = most.saturating_sub(first.len());
+            if let Ok(frame) = frame
+                && let Some(data) = frame.data_ref()
+            {
+                first.extend_from_slice(&data[..room.min(data.len())]);
+            }
+        });
+        let trailers = trailers.await?;
+        if code::in_head(parts.status, &parts.headers).is_some() && trailers.is_none() {
+            return Ok(Drained::default());
+        }
+        let head = Head200 { status: parts.status, headers: parts.headers };
+        Ok(self.told(path, &head, trailers.as_ref(), &first.freeze()))
+    }
+
+    fn fell_back(&self, answer: &mut Response<RB>, side: Side) {
+        answer.extensions_mut().insert(FallbackRead { side });
+    }
+
+    fn compare(&self, whole: &WholeRequest, authority: &Answer, other: &Answer) -> Diff {
+        self.compare.compare(&Answers {
+            method: &whole.parts.method,
+            uri: &whole.parts.uri,
+            authority,
+            other,
+        })
+    }
+
+    fn refuse(&self, reason: Refused) -> Result<Self::Answer, E> {
+        let answer: Response<()> = refusal::answer(refusal::status(reason));
+        Ok(answer.map(|()| AnswerBody::own(Bytes::new())))
+    }
+}
+
+impl HasKeys for Grpc {
+    fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+}

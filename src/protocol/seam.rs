@@ -270,7 +270,7 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     /// The answer to such a write, to be ended by the layer when `closing`
     /// resolves. Default: it goes on.
     fn close_when(&self, answer: Self::Answer, closing: BoxFuture<'static, ()>) -> Self::Answer {
-        let _ = closing;
+        drop(closing);
         answer
     }
     /// The answer, to be read ahead.

@@ -25,6 +25,8 @@ use crate::{
     telemetry::{LegFault, Refused},
 };
 
+/// Frames that have been read, and perhaps the error after them.
+type FramesOf<B> = VecDeque<Result<Frame<Bytes>, <B as Body>::Error>>;
 type Prepare = dyn Fn(&mut Request<Bytes>) + Send + Sync;
 
 /// How requests are copied.
@@ -65,6 +67,7 @@ enum Content {
 pub struct WatchedRequest {
     pub(crate) parts: request::Parts,
     /// What was read before the authority was asked.
+    #[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "only gRPC looks at it"))]
     pub(crate) first: Bytes,
     body: Capture,
 }
@@ -221,7 +224,7 @@ impl Exchange {
     pub(crate) fn watch<B: CopyBody>(
         &self,
         request: Request<B>,
-        begun: (VecDeque<Result<Frame<Bytes>, B::Error>>, Bytes),
+        begun: (FramesOf<B>, Bytes),
         dispatch: Dispatch,
         room: Room,
     ) -> (Request<B>, WatchedRequest) {

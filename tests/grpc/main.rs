@@ -1,0 +1,13 @@
+//! gRPC, through tonic's own server and client.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a test says what it is by its name, and shares one set of tools"
+)]
+
+mod interop;
+mod stages;
+mod support;

@@ -1,0 +1,47 @@
+//! A server, a client, and the generated code.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    service::Routes,
+    transport::{Channel, Endpoint, Server},
+};
+use tower_migration::{MigrationHandle, MigrationLayer, Side, Stage, protocol::grpc::Grpc};
+
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "generated"
+)]
+pub mod proto {
+    include!("../proto/interop.rs");
+}
+
+/// Serves `old` behind the layer, with `new` as the other side.
+pub async fn serve(handle: &MigrationHandle, grpc: Grpc, old: Routes, new: Routes) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let layer = MigrationLayer::with_protocol(handle.clone(), new, grpc);
+    let server = Server::builder().layer(layer).add_routes(old);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    address
+}
+
+pub async fn connect(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+/// Moves the flag there, step by step, with all that is copied taken as copied.
+pub async fn go(handle: &MigrationHandle, to: Stage) {
+    while handle.stage() < to {
+        if handle.stage().is_two_sided() {
+            handle.settled().await;
+            handle.confirm_synced(Side::New).await.unwrap();
+        }
+        handle.advance().await.unwrap();
+    }
+}

@@ -22,6 +22,7 @@ mod file_store;
 mod flips;
 mod followers;
 mod gates;
+mod grpc_compare;
 mod handle;
 mod hangups;
 mod matrix;

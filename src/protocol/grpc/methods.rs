@@ -204,8 +204,8 @@ mod tests {
             }
             methods.list(&airports("Delete"), MethodKind::Delete).expect("a name");
             methods.list(&airports("Follow"), MethodKind::Read).expect("a name");
-            methods.aside("airports.v1.Airports").expect("a name");
             methods.aside(&airports("Own")).expect("a name");
+            methods.aside("airports.v1.Airports").expect("a name");
             if !descriptors_first {
                 methods.describe(AIRPORTS).expect("a descriptor set");
             }

@@ -171,4 +171,8 @@ impl CopyBody for tonic::body::Body {
     fn from_tee(tee: Tee<Self>) -> Self {
         Self::new(tee)
     }
+
+    fn from_branch() -> Option<fn(Branch) -> Self> {
+        Some(Self::new)
+    }
 }

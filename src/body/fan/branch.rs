@@ -34,9 +34,9 @@ pub struct Branch {
     lane: usize,
     /// Wakes both branches: the source is polled with it.
     both: Waker,
-    /// Made beforehand, where there is sure to be a runtime. Once armed it may
-    /// fire too early, so that it need not be set anew for every chunk; it only
-    /// wakes, and [`State::next`](super::state::State::next) decides.
+    /// Made beforehand, where there is sure to be a runtime. It only wakes, for
+    /// a moment that may have moved on; [`State::next`](super::state::State::next)
+    /// decides.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
@@ -76,7 +76,7 @@ impl Branch {
     /// Whether the alarm has gone off.
     fn alarm(&mut self, until: Instant, cx: &mut Context<'_>) -> bool {
         self.alarm.as_mut().is_some_and(|alarm| {
-            if alarm.is_elapsed() || alarm.deadline() > until {
+            if alarm.deadline() != until {
                 alarm.as_mut().reset(until);
             }
             alarm.as_mut().poll(cx).is_ready()

@@ -153,7 +153,7 @@ impl State {
     /// Whether the source may be polled, as far as the sibling is concerned.
     fn may_read(&mut self, lane: usize) -> bool {
         let behind = &self.lanes[1 - lane];
-        if !behind.is_open() || behind.queue.is_empty() {
+        if behind.queue.is_empty() {
             return true;
         }
         if behind.queue.len() >= self.streaming.most_chunks() {
@@ -185,7 +185,7 @@ impl State {
         self.lanes[lane].held = None;
         self.leave(1 - lane, Standing::CutOff, after);
         self.lanes[1 - lane].fault = Some(BranchFault::CutOff);
-        after.wake[1 - lane] = true;
+        // If it waited, it was woken for the first chunk that it did not take.
         None
     }
 

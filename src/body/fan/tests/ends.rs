@@ -293,3 +293,23 @@ async fn the_end_is_told_to_who_waits_for_it() {
     assert!(other_ended.is_woken() && other_ended.poll().is_ready());
     assert!(!has_ended(&fan, Authority));
 }
+
+#[tokio::test]
+async fn what_one_has_seen_of_the_source_is_told_to_who_waits_for_the_sibling() {
+    for end in 0..3 {
+        let source = Source::default();
+        let (fan, [_authority, mut other]) = pair(&source);
+        let mut ended = spawn(fan.ended(Authority));
+        assert!(ended.poll().is_pending());
+        source.script().knows_end = end == 0;
+        match end {
+            0 => source.does(data(b"last")),
+            1 => source.ends(),
+            _ => source.does(Step::Break),
+        }
+        source.ends();
+        assert!(!ended.is_woken());
+        assert_ne!(other.poll(), Got::Nothing);
+        assert!(ended.is_woken() && ended.poll().is_ready(), "{end}");
+    }
+}

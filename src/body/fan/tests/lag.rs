@@ -115,6 +115,9 @@ async fn a_step_of_the_other_restarts_the_patience() {
     assert!(authority.is_woken());
     assert_eq!(authority.poll(), Got::Nothing);
     assert_eq!(fan.fault(Role::Other), None);
+    // Nor does it spin, for which it would be woken later.
+    tokio::task::yield_now().await;
+    assert!(!authority.is_woken());
     advance(SECOND).await;
     assert!(authority.is_woken());
     assert_eq!(authority.poll(), ten());

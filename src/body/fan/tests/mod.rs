@@ -49,6 +49,8 @@ struct Script {
     waker: Option<Waker>,
     polls: usize,
     dropped: bool,
+    /// Runs when it is dropped.
+    last_act: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// A body that does what the test says, and the test's grip on it.
@@ -108,7 +110,14 @@ impl Source {
 
 impl Drop for SourceBody {
     fn drop(&mut self) {
-        self.0.script().dropped = true;
+        let last_act = {
+            let mut script = self.0.script();
+            script.dropped = true;
+            script.last_act.take()
+        };
+        if let Some(act) = last_act {
+            act();
+        }
     }
 }
 

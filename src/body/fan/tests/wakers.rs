@@ -2,7 +2,7 @@
 
 use std::task::Wake;
 
-use super::*;
+use super::{super::SlowLeg, *};
 use crate::stage::Role;
 
 #[tokio::test]
@@ -125,24 +125,46 @@ async fn the_latest_waker_is_the_one_that_is_woken() {
     assert!(moved.is_woken());
 }
 
-/// Looks at the fan, which takes the lock, when it is woken, cloned or dropped.
+#[tokio::test]
+async fn one_that_is_dropped_leaves_no_waker_behind() {
+    let source = Source::default();
+    let (_fan, [authority, mut other]) = fan_out([], source.body(), Streaming::new(), lease());
+    let task = Arc::new(Idle);
+    let waker = Waker::from(Arc::clone(&task));
+    assert!(Pin::new(&mut other).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    assert_eq!(Arc::strong_count(&task), 2);
+    drop(other);
+    assert_eq!(Arc::strong_count(&task), 1);
+    drop(authority);
+}
+
+struct Idle;
+
+impl Wake for Idle {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// Takes every lock of the fan when it is woken or dropped.
 struct Curious(Fan);
 
 impl Curious {
-    fn look(&self) {
-        assert_eq!(self.0.fault(Role::Authority), None);
+    fn look(fan: &Fan) {
+        assert_eq!(fan.fault(Role::Authority), None);
+        fan.0.wakers.wake_one(0);
+        fan.0.wakers.wake_one(1);
     }
 }
 
 impl Wake for Curious {
     fn wake(self: Arc<Self>) {
-        self.look();
+        Self::look(&self.0);
     }
 }
 
 impl Drop for Curious {
     fn drop(&mut self) {
-        self.look();
+        Self::look(&self.0);
     }
 }
 
@@ -152,29 +174,52 @@ impl AsRef<[u8]> for Curious {
     }
 }
 
-/// Would hang if it were done under the lock.
+/// Would hang if it were done under a lock.
 #[tokio::test]
-async fn nothing_of_a_user_is_woken_or_dropped_under_the_lock() {
-    for end in 0..4 {
+async fn nothing_of_a_user_is_woken_or_dropped_under_a_lock() {
+    for end in 0..8 {
         let source = Source::default();
-        let streaming = Streaming::new().lag(1).slow_leg(super::super::SlowLeg::CutOff);
+        let streaming = Streaming::new().lag(1).slow_leg(SlowLeg::CutOff);
         let (fan, [mut authority, mut other]) = fan_out([], source.body(), streaming, lease());
-        let curious = || Waker::from(Arc::new(Curious(fan.clone())));
+        let looks = fan.clone();
+        source.script().last_act = Some(Box::new(move || Curious::look(&looks)));
+        let owned = || Bytes::from_owner(Curious(fan.clone()));
         let poll = |branch: &mut Branch| {
-            Pin::new(branch).poll_frame(&mut Context::from_waker(&curious())).is_ready()
+            // Another one each time, so that the one before is dropped.
+            let waker = Waker::from(Arc::new(Curious(fan.clone())));
+            Pin::new(branch).poll_frame(&mut Context::from_waker(&waker)).is_ready()
         };
-        assert!(!poll(&mut other));
-        assert!(!poll(&mut other));
-        assert!(!poll(&mut authority));
-        source.does(Step::Data(Bytes::from_owner(Curious(fan.clone()))));
+        assert!(!poll(&mut other) && !poll(&mut other) && !poll(&mut authority));
+        source.does(Step::Data(owned()));
         assert!(poll(&mut authority));
         match end {
             0 => drop(other),
             1 => fan.close(),
-            2 => assert!(!poll(&mut authority), "cut off"),
-            _ => assert!(poll(&mut other)),
+            2 => assert!(!poll(&mut authority), "the other was not cut off"),
+            3 => {
+                assert!(poll(&mut other) && !poll(&mut other));
+                drop(other);
+            }
+            _ => {
+                assert!(poll(&mut other));
+                if end == 4 {
+                    source.ends();
+                } else if end == 5 {
+                    source.script().knows_end = true;
+                    source.script().steps.push_back(Step::Data(owned()));
+                    source.ends();
+                } else if end == 6 {
+                    source.does(Step::Break);
+                } else {
+                    let closes = fan.clone();
+                    source.does(Step::Do(Box::new(move || closes.close())));
+                }
+                assert!(poll(&mut other));
+                assert!(source.is_dropped());
+                drop(other);
+            }
         }
         drop(authority);
-        source.script().steps.clear();
+        assert!(source.is_dropped());
     }
 }

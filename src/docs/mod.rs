@@ -1,5 +1,9 @@
 //! Pages to read: none of this is code.
 
+#[cfg(feature = "grpc")]
+#[doc = include_str!("grpc.md")]
+pub mod grpc {}
+
 #[doc = include_str!("matrix.md")]
 pub mod matrix {}
 

@@ -78,7 +78,7 @@ impl<New> MigrationLayer<New> {
         self
     }
 
-    /// What a [`ramp`](MigrationHandle::ramp) goes by, instead of the request's
+    /// What a [`ramp`](crate::MigrationHandle::ramp) goes by, instead of the request's
     /// keys: a tenant, a user. Requests of the same text go the same way; `None`
     /// stays at `WriteBoth`. Called while a ramp lasts, once for each request.
     ///
@@ -116,7 +116,7 @@ impl<New> MigrationLayer<New> {
     /// is not run and the keys are dirty.
     ///
     /// The hook gets the whole answer, so it is read (up to
-    /// [`Limits::captured_body`]) before it is released to the client.
+    /// [`Limits::captured_body`](super::Limits::captured_body)) before it is released to the client.
     ///
     /// ```
     /// # use tower_migration::{MigrationHandle, MigrationLayer};

@@ -34,4 +34,5 @@ mod regressions;
 mod shadow;
 mod sockets;
 mod telemetry;
+mod travels;
 mod writes;

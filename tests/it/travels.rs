@@ -1,8 +1,11 @@
 //! What travels in a request and in its answer, over real sockets and both
 //! versions of HTTP: through the layer, in every stage, to both sides.
 
+mod bodies;
+mod continues;
 mod extractors;
 mod faucet;
+mod limits;
 mod nesting;
 mod raw;
 

@@ -5,9 +5,12 @@ mod bodies;
 mod continues;
 mod extractors;
 mod faucet;
+mod h2;
 mod limits;
 mod nesting;
 mod raw;
+mod resets;
+mod wire;
 
 use std::{
     net::SocketAddr,

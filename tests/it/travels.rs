@@ -3,6 +3,7 @@
 
 mod bodies;
 mod continues;
+mod ends;
 mod extractors;
 mod faucet;
 mod h2;
@@ -10,6 +11,7 @@ mod limits;
 mod nesting;
 mod raw;
 mod resets;
+mod trailers;
 mod wire;
 
 use std::{

@@ -2,17 +2,21 @@
 //! versions of HTTP: through the layer, in every stage, to both sides.
 
 mod bodies;
+mod chunks;
 mod continues;
 mod ends;
 mod extractors;
 mod faucet;
 mod h2;
 mod limits;
+mod memory;
 mod nesting;
+mod open_streams;
 mod raw;
 mod resets;
 mod trailers;
 mod wire;
+mod write_streams;
 
 use std::{
     net::SocketAddr,

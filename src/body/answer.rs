@@ -87,7 +87,7 @@ impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
     }
 }
 
-impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
+impl<B: Body<Data = Bytes>, W: SaysWhere> AnswerBody<B, W> {
     /// A body that is handed on as it is.
     #[inline]
     pub(crate) fn passed(body: B, mut mark: Option<Mark>) -> Self {
@@ -115,6 +115,18 @@ impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
         self
     }
 
+    /// The same, of an answer whose head says how long it is: a server may not
+    /// ask for more than that, so it ends with the last byte.
+    pub(crate) fn of_length(mut self, length: impl FnOnce() -> Option<u64>) -> Self {
+        if self.mark.as_ref().is_some_and(Mark::is_write)
+            && self.size_hint().exact().is_none()
+            && let Some(length) = length()
+        {
+            self.sink = Some(Sink::counting(length));
+        }
+        self
+    }
+
     /// The same, watched by `sink`.
     pub(crate) fn watched(body: B, mark: Option<Mark>, sink: Option<Box<Sink>>) -> Self {
         Self { sink, ..Self::passed(body, mark) }
@@ -139,11 +151,13 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> Body for AnswerBody<B, W> {
         match this.inner.project() {
             InnerProj::Passed { mut body } => {
                 let frame = ready!(body.as_mut().poll_frame(cx));
+                let mut ended = body.is_end_stream();
                 if this.sink.is_some() {
-                    Sink::see(this.sink, frame.as_ref(), body.is_end_stream());
+                    Sink::see(this.sink, frame.as_ref(), ended);
+                    ended |= this.sink.as_ref().is_some_and(|sink| sink.has_counted());
                 }
                 if this.mark.is_some() {
-                    note::<_, W>(this.mark, &frame, &*body);
+                    note::<_, W>(this.mark, &frame, ended);
                 }
                 Poll::Ready(frame)
             }
@@ -200,10 +214,10 @@ impl<B: Body, W> fmt::Debug for AnswerBody<B, W> {
 }
 
 /// Notes what the end of an answer says.
-fn note<B: Body<Data = Bytes>, W: SaysWhere>(
+fn note<E, W: SaysWhere>(
     slot: &mut Option<Mark>,
-    frame: &Option<Result<Frame<Bytes>, B::Error>>,
-    body: &B,
+    frame: &Option<Result<Frame<Bytes>, E>>,
+    ended: bool,
 ) {
     let trailers = match frame {
         Some(Err(_)) => {
@@ -214,7 +228,7 @@ fn note<B: Body<Data = Bytes>, W: SaysWhere>(
         }
         // Nothing comes after trailers, and a server may not ask for more.
         Some(Ok(frame)) if frame.is_trailers() => frame.trailers_ref(),
-        Some(Ok(_)) if !body.is_end_stream() => return,
+        Some(Ok(_)) if !ended => return,
         _ => None,
     };
     if let Some(mut mark) = slot.take() {

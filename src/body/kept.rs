@@ -82,12 +82,13 @@ impl Concluding {
 /// A body of which a part has been read ahead.
 pub(crate) struct ReadAhead<B: Body> {
     frames: VecDeque<Result<Frame<B::Data>, B::Error>>,
-    body: Pin<Box<B>>,
+    /// `None`: it has said that it has ended, and must not be asked again.
+    body: Option<Pin<Box<B>>>,
 }
 
 impl<B: Body<Data = Bytes>> ReadAhead<B> {
     pub(crate) fn none(body: B) -> Self {
-        Self { frames: VecDeque::new(), body: Box::pin(body) }
+        Self { frames: VecDeque::new(), body: Some(Box::pin(body)) }
     }
 
     /// Reads on to the end, or until there is more than `limit`. `Some` is the
@@ -95,8 +96,9 @@ impl<B: Body<Data = Bytes>> ReadAhead<B> {
     pub(crate) async fn read(&mut self, limit: usize) -> Option<(Bytes, Option<HeaderMap>)> {
         let mut data = BytesMut::new();
         let mut trailers = None;
-        while !self.body.is_end_stream() {
-            let Some(frame) = poll_fn(|cx| self.body.as_mut().poll_frame(cx)).await else {
+        while let Some(body) = self.body.as_mut().filter(|body| !body.is_end_stream()) {
+            let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await else {
+                self.body = None;
                 break;
             };
             let whole = match &frame {
@@ -122,7 +124,7 @@ impl<B: Body<Data = Bytes> + Send + 'static> Kept<B> {
     pub(crate) fn new(read: ReadAhead<B>, ending: Ending, late: Option<Late>) -> Self {
         let ReadAhead { frames, body } = read;
         let broken = matches!(frames.back(), Some(Err(_)));
-        let ended = body.is_end_stream();
+        let ended = body.as_ref().is_none_or(|body| body.is_end_stream());
         let watch = late.map(|late| Box::new(Watch { late, seen: BytesMut::new() }));
         let mut rest = Some((ending, watch));
         if broken {
@@ -130,7 +132,7 @@ impl<B: Body<Data = Bytes> + Send + 'static> Kept<B> {
         } else if ended && rest.as_ref().is_some_and(|(ending, _)| !ending.is_awaited()) {
             rest = None;
         }
-        Self { ahead: frames, body: Some(body), rest, concluding: None, finish: finish::<B> }
+        Self { ahead: frames, body, rest, concluding: None, finish: finish::<B> }
     }
 }
 

@@ -49,12 +49,13 @@ fn lock(shared: &Shared) -> MutexGuard<'_, Option<Kept>> {
 }
 
 /// Takes references to the chunks of a body, up to a limit, and hands them on
-/// at the body's end.
+/// at the body's end; or only counts them.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    kept: Shared,
+    kept: Option<Shared>,
     /// A body that says how long it is may not be polled past its last byte.
     exact: Option<u64>,
+    seen: u64,
     tell: Option<oneshot::Sender<Captured>>,
 }
 
@@ -99,17 +100,28 @@ impl Capture {
 }
 
 impl Sink {
-    pub(crate) fn new<B: Body>(body: &B, room: Room) -> (Box<Self>, Capture) {
+    /// `length` is what a header says, where the body itself does not.
+    pub(crate) fn new<B: Body>(body: &B, length: Option<u64>, room: Room) -> (Box<Self>, Capture) {
         let (tell, told) = oneshot::channel();
         let kept = Kept { chunks: Vec::new(), len: 0, trailers: None, room };
         let kept = Arc::new(Mutex::new(Some(kept)));
-        let sink =
-            Self { kept: Arc::clone(&kept), exact: body.size_hint().exact(), tell: Some(tell) };
+        let exact = body.size_hint().exact().or(length);
+        let sink = Self { kept: Some(Arc::clone(&kept)), exact, seen: 0, tell: Some(tell) };
         (Box::new(sink), Capture::Later(Reader { told, kept }))
     }
 
-    /// Looks at what a body just gave, which may have `ended` with it. The sink is spent, and gone, once it
-    /// has been told the end or has given up.
+    /// Keeps nothing: only waits for the last of so many bytes.
+    pub(crate) fn counting(length: u64) -> Box<Self> {
+        Box::new(Self { kept: None, exact: Some(length), seen: 0, tell: None })
+    }
+
+    /// Whether the last byte has been seen of a body that is only counted.
+    pub(crate) fn has_counted(&self) -> bool {
+        self.kept.is_none() && self.exact.is_some_and(|exact| self.seen >= exact)
+    }
+
+    /// Looks at what a body just gave, which may have `ended` with it. The sink
+    /// is spent, and gone, once it has been told the end or has given up.
     pub(crate) fn see<E>(
         sink: &mut Option<Box<Self>>,
         frame: Option<&Result<Frame<Bytes>, E>>,
@@ -136,8 +148,12 @@ impl Sink {
         }
     }
 
-    fn keep(&self, frame: &Frame<Bytes>) -> Result<(), CaptureError> {
-        let mut kept = lock(&self.kept);
+    fn keep(&mut self, frame: &Frame<Bytes>) -> Result<(), CaptureError> {
+        self.seen += frame.data_ref().map_or(0, |data| data.len() as u64);
+        let Some(kept) = &self.kept else {
+            return Ok(());
+        };
+        let mut kept = lock(kept);
         // Nobody waits any more.
         let kept = kept.as_mut().ok_or(CaptureError::Gone)?;
         if let Some(data) = frame.data_ref() {
@@ -156,7 +172,8 @@ impl Sink {
     }
 
     fn finish(&mut self) {
-        let Some(Kept { chunks, len, trailers, room }) = lock(&self.kept).take() else {
+        let kept = self.kept.as_ref().and_then(|kept| lock(kept).take());
+        let Some(Kept { chunks, len, trailers, room }) = kept else {
             return;
         };
         let data = match <[Bytes; 1]>::try_from(chunks) {
@@ -181,8 +198,7 @@ impl Sink {
 impl Drop for Sink {
     fn drop(&mut self) {
         // A server that knows a body's length drops it after its last byte.
-        let len = lock(&self.kept).as_ref().map(|kept| kept.len as u64);
-        if self.exact.is_some() && self.exact == len {
+        if self.exact == Some(self.seen) {
             self.finish();
         }
     }

@@ -116,18 +116,19 @@ where
         if let Some(leg) = other {
             told = self.follow(leg, outcome, &mut ahead).await;
         }
-        if let Some(reason) = self.reply(outcome, told).await {
-            return self.refuse(reason);
-        }
-        match ahead {
-            Ok(Ok((ahead, mark))) => {
+        let refused = self.reply(outcome, told).await;
+        let answer = ahead.map(|answer| {
+            answer.map(|(ahead, mark)| {
                 let record = Arc::clone(&self.record);
                 let broken = Then::Known(Box::new(move || record.answer_broke()));
                 let ending = self.settings.ending(mark, broken);
-                Ok(self.settings.protocol.keep(&self.whole, ahead, ending))
-            }
-            Ok(Err(error)) => Err(error),
-            Err(reason) => self.refuse(reason),
+                self.settings.protocol.keep(&self.whole, ahead, ending)
+            })
+        });
+        match (refused, answer) {
+            // Dropped, the authority's answer is read to its end by a task.
+            (Some(reason), _) | (None, Err(reason)) => self.refuse(reason),
+            (None, Ok(answer)) => answer,
         }
     }
 

@@ -1,10 +1,13 @@
 //! Reading the other side, comparing, and reading again.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -32,6 +35,8 @@ pub(super) struct Progress {
     pub(super) other_took: AtomicU32,
     /// What the other side's head said, an [`Outcome`].
     other_said: AtomicU8,
+    /// The client has the whole of the authority's answer.
+    mine: AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub(super) enum Phase {
     Request,
     Ready,
     Call,
+    /// The other side's head is here, the rest of its answer is not.
+    Body,
     Answer,
     Again,
 }
@@ -51,6 +58,10 @@ impl Progress {
 
     pub(super) fn is(&self, phase: Phase) -> bool {
         self.phase.load(Ordering::Relaxed) == phase as u8
+    }
+
+    pub(super) fn mine_has_ended(&self) -> bool {
+        self.mine.load(Ordering::Relaxed)
     }
 
     /// What the other side's head said: `Applied` if none has come.
@@ -100,16 +111,31 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         *label = protocol.label(&whole);
 
         let other_again = other.again();
-        let theirs = match self.ask(other, other_side, &whole).await {
-            Ok((answer, took)) => {
-                let took = u32::try_from(took.as_micros());
-                self.progress.other_took.store(took.unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
-                answer
+        let (theirs, mine) = {
+            let mut mine = pin!(P::pending(pending));
+            let mut mine_is = None;
+            let mut theirs = pin!(self.ask(other, other_side, &whole));
+            let theirs = poll_fn(|cx| {
+                if mine_is.is_none()
+                    && let Poll::Ready(captured) = mine.as_mut().poll(cx)
+                {
+                    self.progress.mine.store(true, Ordering::Relaxed);
+                    mine_is = Some(captured);
+                }
+                theirs.as_mut().poll(cx)
+            });
+            let theirs = theirs.await;
+            self.progress.enter(Phase::Answer);
+            match (theirs, mine_is) {
+                (Err(found), _) => return found,
+                (Ok(theirs), Some(mine)) => (theirs, mine),
+                (Ok(theirs), None) => (theirs, mine.await),
             }
-            Err(found) => return found,
         };
-        self.progress.enter(Phase::Answer);
-        let (mine, room) = match P::pending(pending).await {
+        let (theirs, took) = theirs;
+        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+        self.progress.other_took.store(took, Ordering::Relaxed);
+        let (mine, room) = match mine {
             Ok(captured) => captured,
             Err(error) => return skipped(lost(error)),
         };
@@ -200,6 +226,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         if first {
             let said = P::glance(&protocol.glancing(), Ok(&answer)).unwrap_or(Outcome::Applied);
             self.progress.other_said.store(said as u8, Ordering::Relaxed);
+            self.progress.enter(Phase::Body);
         }
         match protocol.capture(whole, answer, self.settings.capturing()).await {
             Ok((captured, room)) => {

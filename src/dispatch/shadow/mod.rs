@@ -184,7 +184,9 @@ impl<P: Send + Sync + 'static> Shadow<P> {
     fn too_late(&self) -> Found {
         if self.progress.is(Phase::Ready) {
             failed(FailReason::NotReady)
-        } else if self.progress.is(Phase::Call) {
+        } else if self.progress.is(Phase::Call)
+            || (self.progress.is(Phase::Body) && self.progress.mine_has_ended())
+        {
             failed(FailReason::Deadline)
         } else if self.progress.is(Phase::Again) {
             (Verdict::Inconclusive(InconclusiveReason::Deadline), None)

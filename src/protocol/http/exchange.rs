@@ -237,7 +237,7 @@ impl Exchange {
             (body, nothing(room))
         } else {
             let tee = Tee::new(body, frames);
-            let (sink, capture) = Sink::new(&tee, room);
+            let (sink, capture) = Sink::new(&tee, None, room);
             (B::from_tee(tee.watched(sink)), capture)
         };
         let watched = WatchedRequest { parts: copy, first, body: capture };
@@ -336,6 +336,11 @@ pub(crate) fn ahead<RB: Body<Data = Bytes>>(answer: Response<RB>) -> AheadAnswer
     AheadAnswer { response: Response::from_parts(parts, ()), read: ReadAhead::none(body) }
 }
 
+/// How long a head says that its body is.
+pub(crate) fn length_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// The authority's answer to a read, handed on and watched.
 pub(crate) fn tee<RB: Body<Data = Bytes>, W: SaysWhere>(
     watched: &WatchedRequest,
@@ -349,7 +354,7 @@ pub(crate) fn tee<RB: Body<Data = Bytes>, W: SaysWhere>(
     let (sink, capture) = if watched.parts.method == Method::HEAD || body.is_end_stream() {
         (None, nothing(room))
     } else {
-        let (sink, capture) = Sink::new(&body, room);
+        let (sink, capture) = Sink::new(&body, length_of(&parts.headers), room);
         (Some(sink), capture)
     };
     let body = AnswerBody::watched(body, Some(mark), sink);

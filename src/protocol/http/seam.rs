@@ -8,7 +8,7 @@ use http_body::Body;
 
 use super::{
     AheadAnswer, Http, PendingAnswer, WatchedRequest, WholeRequest,
-    exchange::{self, with_hook},
+    exchange::{self, length_of, with_hook},
     outcome::outcome,
 };
 use crate::{
@@ -210,7 +210,9 @@ where
 
     #[inline]
     fn pass(answer: Response<RB>, mark: Option<Mark>) -> Self::Answer {
-        answer.map(|body| AnswerBody::passed(body, mark))
+        let (parts, body) = answer.into_parts();
+        let body = AnswerBody::passed(body, mark).of_length(|| length_of(&parts.headers));
+        Response::from_parts(parts, body)
     }
 
     fn ahead(answer: Response<RB>) -> AheadAnswer<RB> {

@@ -128,8 +128,6 @@ async fn of_an_answer_beyond_the_shadows_deadline_go_on_and_the_shadow_ends() {
 /// The head came in time and said 200; that the stream goes on is nobody's
 /// failure.
 #[tokio::test]
-#[ignore = "an event stream that is open at the shadow's deadline counts as a failure of the other \
-            side: `Phase::Call` lasts until the answer's end, so `too_late` says `Failed(Deadline)`"]
 async fn an_event_stream_that_outlasts_the_shadows_deadline_is_no_failure_of_the_other_side() {
     let limits = Limits::default().shadow_deadline(Duration::from_millis(20));
     let (rig, faucets) = streaming(Stage::WriteBoth, |layer| layer.limits(limits).unwrap()).await;

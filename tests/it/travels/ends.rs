@@ -98,37 +98,27 @@ async fn a_read_answered_with_a_text_or_a_stream_is_compared() {
 }
 
 #[tokio::test]
-#[ignore = "over HTTP/1.1 the body is dropped after `content-length` bytes, which the mark of a \
-            one-sided write takes for a client that hung up: it lingers"]
 async fn a_write_answered_with_a_length_in_a_header_has_ended_after_its_last_byte() {
     has_ended_after_its_last_byte(length_in_a_header).await;
 }
 
 #[tokio::test]
-#[ignore = "a frame of trailers is not taken for the end, and the body is dropped after it: the \
-            mark of a one-sided write lingers"]
 async fn a_write_answered_with_trailers_has_ended_after_them() {
     has_ended_after_its_last_byte(trailers_at_the_end).await;
 }
 
 #[tokio::test]
-#[ignore = "over HTTP/1.1 the body is dropped after `content-length` bytes, and the sink knows \
-            lengths from `size_hint` alone: skipped as `client_gone`"]
 async fn a_read_answered_with_a_length_in_a_header_is_compared() {
     is_compared(length_in_a_header).await;
 }
 
 #[tokio::test]
-#[ignore = "a frame of trailers is not taken for the end, and the body is dropped after it: the \
-            comparison is skipped as `client_gone`"]
 async fn a_read_answered_with_trailers_is_compared() {
     is_compared(trailers_at_the_end).await;
 }
 
 /// A body may panic if it is polled after its end, as `futures`' `unfold` does.
 #[tokio::test]
-#[ignore = "`ReadAhead::read` forgets that it has seen the end, so that `Kept` polls the body once \
-            more: the client's connection breaks"]
 async fn an_answer_that_was_read_ahead_is_not_polled_after_its_end() {
     for stage in [Stage::WriteBoth, Stage::ReadNew] {
         for wire in Wire::BOTH {

@@ -9,3 +9,6 @@ pub mod matrix {}
 
 #[doc = include_str!("runbook.md")]
 pub mod runbook {}
+
+#[doc = include_str!("streams.md")]
+pub mod streams {}

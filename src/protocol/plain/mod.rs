@@ -1,5 +1,6 @@
 //! Services that are not HTTP: a repository, a storage trait, a queue.
 
+mod guard;
 mod seam;
 
 use std::{
@@ -30,19 +31,33 @@ type Judge<Res, E> = dyn Fn(Result<&Res, &E>) -> Outcome + Send + Sync;
 /// | `classify` | on every request, on every stage | – |
 /// | `refuse` | when the layer itself has to answer | – |
 /// | [`keys`](Self::keys) | two-sided stages: each write, and each sampled or covered read | no key |
-/// | [`judge`](Self::judge) | on every answer, on every stage | `Ok` applied, `Err` unknown |
+/// | [`answer_keys`](Self::answer_keys) | two-sided stages, on each answer to a write that was applied | none |
+/// | [`ramp_by`](Self::ramp_by) | while a ramp lasts | the keys |
+/// | [`judge`](Self::judge) | on every answer, on every stage, perhaps twice | `Ok` applied, `Err` unknown |
 /// | [`done_when`](Self::done_when) | two-sided stages, on each leg of a write | never |
 /// | `observe` | once for each answer of a sampled read, the client's before it is handed on | clones the response |
 /// | `compare` | in the shadow task | `==` |
 /// | [`prepare`](Self::prepare) | two-sided stages, once for each write | nothing |
+/// | [`name`](Self::name) | two-sided stages: each write and each shadowed read | the type's name |
 ///
 /// On a one-sided stage nothing is cloned but the `Arc` of `judge`, if it is
 /// set, and nothing is allocated. A response that is still being made when it is
 /// handed on (a stream of rows) is over for the layer: for such a service
 /// implement [`Protocol`](super::Protocol).
 ///
-/// There is no limit on a request's size, which is in memory already. The
+/// There is no limit on a request's size, which is in memory already, nor on
+/// what is observed: of answers that may be large, observe a digest. The
 /// services' error must be `Display`, for logs.
+///
+/// # Panics
+///
+/// A panic of `classify`, `prepare`, the getter of [`dispatch`](Self::dispatch),
+/// or of `keys` on a write reaches the client's task before any side has seen
+/// the request; one of `refuse` reaches it instead of the answer. Any other
+/// closure's is logged and costs what the closure was for: `judge` leaves the
+/// outcome unknown, `done_when` leaves it to `judge`, `name` leaves the type's
+/// name, `observe` and `compare` make the comparison fail with
+/// [`ComparerPanicked`](crate::compare::FailReason::ComparerPanicked).
 ///
 /// # Example
 ///
@@ -212,7 +227,7 @@ impl<Req, Res, E, Seen> Plain<Req, Res, E, Seen> {
     }
 
     /// The request in a few words, for logs and refused steps. Default: the
-    /// name of its type.
+    /// name of its type, path included.
     #[must_use]
     pub fn name(mut self, name: impl Fn(&Req) -> String + Send + Sync + 'static) -> Self {
         self.name = Some(Arc::new(name));
@@ -267,20 +282,17 @@ impl<Req, Res, E, Seen> Plain<Req, Res, E, Seen> {
 
 /// A request of which copies can be made. Behind a lock, so that a request need
 /// not be `Sync`.
-pub struct WholePlain<Req> {
-    request: Mutex<Req>,
-    name: Arc<str>,
-}
+pub struct WholePlain<Req>(Mutex<Req>);
 
 impl<Req> WholePlain<Req> {
     fn lock(&self) -> MutexGuard<'_, Req> {
-        self.request.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<Req> fmt::Debug for WholePlain<Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WholePlain").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("WholePlain").finish_non_exhaustive()
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::{
     any::type_name,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::resume_unwind,
     sync::{Arc, Mutex},
 };
 
-use super::{Judge, Plain, WholePlain};
+use super::{Judge, Plain, WholePlain, guard::asked};
 use crate::{
     body::{CaptureError, Ending, Room},
     compare::{Diff, SkipReason},
@@ -19,7 +19,7 @@ use crate::{
 
 fn said<Res, E>(judge: Option<&Judge<Res, E>>, answer: Result<&Res, &E>) -> Outcome {
     match (judge, &answer) {
-        (Some(judge), _) => judge(answer),
+        (Some(judge), _) => asked("judge", || judge(answer)).unwrap_or(Outcome::Unknown),
         (None, Ok(_)) => Outcome::Applied,
         (None, Err(_)) => Outcome::Unknown,
     }
@@ -28,20 +28,21 @@ fn said<Res, E>(judge: Option<&Judge<Res, E>>, answer: Result<&Res, &E>) -> Outc
 impl<Req, Res, E, Seen> Plain<Req, Res, E, Seen> {
     fn outcome(&self, whole: &WholePlain<Req>, answer: Result<&Res, &E>) -> Outcome {
         match &self.done_when {
-            Some(done) if done(&whole.lock(), answer) => Outcome::Applied,
+            Some(done) if asked("done_when", || done(&whole.lock(), answer)).unwrap_or(false) => {
+                Outcome::Applied
+            }
             _ => said(self.judge.as_deref(), answer),
         }
     }
 
     fn name_of(&self, request: &Req) -> Arc<str> {
-        match &self.name {
-            Some(name) => name(request).into(),
-            None => type_name::<Req>().rsplit("::").next().unwrap_or_default().into(),
-        }
+        let name = self.name.as_ref().and_then(|name| asked("name", || name(request)));
+        name.map_or_else(|| type_name::<Req>().into(), Arc::from)
     }
 
-    fn whole(&self, request: Req) -> WholePlain<Req> {
-        WholePlain { name: self.name_of(&request), request: Mutex::new(request) }
+    /// `None`: nobody knows what is to be compared.
+    fn seen(&self, answer: &Res) -> Option<Seen> {
+        asked("observe", || (self.observe)(answer))
     }
 }
 
@@ -55,8 +56,8 @@ where
     type Answer = Res;
     type Whole = WholePlain<Req>;
     type Watched = Req;
-    type Captured = Seen;
-    type Pending = Result<(Seen, Room), CaptureError>;
+    type Captured = Option<Seen>;
+    type Pending = (Option<Seen>, Room);
     type Ahead = Res;
     type Glance = Option<Arc<Judge<Res, E>>>;
 
@@ -75,7 +76,7 @@ where
     }
 
     fn label(&self, whole: &WholePlain<Req>) -> Arc<str> {
-        Arc::clone(&whole.name)
+        self.name_of(&whole.lock())
     }
 
     fn read_keys(&self, watched: &Req) -> Keys {
@@ -108,7 +109,7 @@ where
         if let Some(prepare) = &self.prepare {
             prepare(&mut request);
         }
-        Ok(self.whole(request))
+        Ok(WholePlain(Mutex::new(request)))
     }
 
     fn copy(&self, whole: &WholePlain<Req>, dispatch: Dispatch) -> Req {
@@ -127,14 +128,16 @@ where
         ahead: &mut Res,
         _: usize,
     ) -> impl Future<Output = Result<Req, SkippedLeg>> + Send {
-        let copy = whole.lock().clone();
         // Asked here, so that no reference to the answer has to be sent along.
-        let built = catch_unwind(AssertUnwindSafe(|| match &self.follow {
-            Some(follow) => follow(copy, ahead),
-            None => Some(copy),
-        }));
-        let request = built.ok().flatten().map(|request| self.stamped(request, dispatch));
-        std::future::ready(request.ok_or(SkippedLeg::HookDeclined))
+        let built = asked("other_leg", || {
+            let copy = whole.lock().clone();
+            let request = match &self.follow {
+                Some(follow) => follow(copy, ahead)?,
+                None => copy,
+            };
+            Some(self.stamped(request, dispatch))
+        });
+        std::future::ready(built.flatten().ok_or(SkippedLeg::HookDeclined))
     }
 
     async fn watch(&self, request: Req, dispatch: Dispatch, _: Room) -> (Req, Req) {
@@ -143,11 +146,11 @@ where
     }
 
     async fn watched(&self, watched: Req) -> Result<WholePlain<Req>, CaptureError> {
-        Ok(self.whole(watched))
+        Ok(WholePlain(Mutex::new(watched)))
     }
 
     fn watched_now(&self, watched: Req) -> Option<WholePlain<Req>> {
-        Some(self.whole(watched))
+        Some(WholePlain(Mutex::new(watched)))
     }
 
     #[inline]
@@ -191,14 +194,13 @@ where
     }
 
     fn tee(&self, _: &Req, answer: Res, mark: Mark, room: Room) -> (Res, Self::Pending) {
-        // A closure that panics must not fail the client's read.
-        let seen = catch_unwind(AssertUnwindSafe(|| (self.observe)(&answer)));
+        let seen = self.seen(&answer);
         mark.ended(None);
-        (answer, seen.map(|seen| (seen, room)).map_err(|_| CaptureError::Broken))
+        (answer, (seen, room))
     }
 
-    async fn pending(pending: Self::Pending) -> Result<(Seen, Room), CaptureError> {
-        pending
+    async fn pending(pending: Self::Pending) -> Result<(Option<Seen>, Room), CaptureError> {
+        Ok(pending)
     }
 
     fn capture(
@@ -206,8 +208,8 @@ where
         _: &WholePlain<Req>,
         answer: Res,
         room: Room,
-    ) -> impl Future<Output = Result<(Seen, Room), CaptureError>> + Send {
-        std::future::ready(Ok(((self.observe)(&answer), room)))
+    ) -> impl Future<Output = Result<(Option<Seen>, Room), CaptureError>> + Send {
+        std::future::ready(Ok((self.seen(&answer), room)))
     }
 
     fn drain(
@@ -219,8 +221,13 @@ where
         std::future::ready(Ok(Drained::default()))
     }
 
-    fn compare(&self, _: &WholePlain<Req>, authority: &Seen, other: &Seen) -> Diff {
-        (self.compare)(authority, other)
+    fn compare(&self, _: &WholePlain<Req>, authority: &Option<Seen>, other: &Option<Seen>) -> Diff {
+        match (authority, other) {
+            (Some(authority), Some(other)) => (self.compare)(authority, other),
+            // Neither side is to blame for a closure that panicked, so it counts
+            // as the comparer. The panic hook has seen it already.
+            _ => resume_unwind(Box::new("what is to be compared could not be observed")),
+        }
     }
 
     fn refuse(&self, reason: Refused) -> Result<Res, E> {

@@ -28,6 +28,7 @@ mod hangups;
 mod matrix;
 mod oldest;
 mod order;
+mod plain;
 mod ramp;
 mod readiness;
 mod regressions;

@@ -10,8 +10,8 @@
 //!
 //! # Budgets
 //!
-//! - A one-sided call of a plain service, and a read that is not sampled: none
-//!   more than the bare call.
+//! - A one-sided call, and a read that is not sampled: none more than the bare
+//!   call, which makes none. So through `Plain` too, with `judge` set and unset.
 //! - A one-sided write with `name_writes`: two more.
 //! - The same through axum: at most one more than without the layer.
 //!
@@ -38,8 +38,9 @@ use tower_migration::{FailurePolicy, Limits, MigrationLayer, Stage};
 use tower_service::Service;
 
 use support::{
-    Broken, Hello, Other, POLICIES, Req, Res, Switch, after, all_were_written, ask, at, by_hand,
-    by_hand_shadow, current_thread, get, migration, put, shadowed, shadows_have_ended,
+    Broken, Hello, Op, Other, POLICIES, Req, Res, Rows, Switch, after, all_were_written, ask, at,
+    by_hand, by_hand_plain, by_hand_shadow, current_thread, get, migration, plain, put, shadowed,
+    shadows_have_ended,
 };
 
 #[global_allocator]
@@ -142,6 +143,34 @@ fn one_sided(table: &mut Table) {
     let mut service = MigrationLayer::new(handle, Hello).name_writes(true).layer(Hello);
     let named = count(|| _ = by_hand(&mut service, write.clone()));
     table.row("old_only_write, named", named, Some(bare.calls + 2.0));
+}
+
+/// A service that is not HTTP, through `Plain`.
+fn plain_services(table: &mut Table) {
+    let runtime = current_thread();
+    let _context = runtime.enter();
+    section("one leg, a plain service");
+    for (operation, op) in [("read", Op::Get(1)), ("write", Op::Put(1, 2))] {
+        let mut service = Rows;
+        let bare = count(|| _ = by_hand_plain(&mut service, op));
+        table.row(&format!("bare_{operation}"), bare, None);
+        for judged in [false, true] {
+            for (name, stage) in [("old_only", Stage::OldOnly), ("new_only", Stage::NewOnly)] {
+                let mut service = plain(&runtime, stage, judged);
+                let layered = count(|| _ = by_hand_plain(&mut service, op));
+                let judge = if judged { ", judged" } else { "" };
+                table.row(&format!("{name}_{operation}{judge}"), layered, Some(bare.calls));
+            }
+        }
+    }
+    for (name, stage) in [
+        ("write_both_read, not sampled", Stage::WriteBoth),
+        ("read_new_read, not sampled", Stage::ReadNew),
+    ] {
+        let mut service = plain(&runtime, stage, true);
+        let layered = count(|| _ = by_hand_plain(&mut service, Op::Get(1)));
+        table.row(name, layered, Some(0.0));
+    }
 }
 
 #[cfg(feature = "axum")]
@@ -273,6 +302,7 @@ fn shadows(table: &mut Table) {
 fn main() -> ExitCode {
     let mut table = Table::default();
     one_sided(&mut table);
+    plain_services(&mut table);
     #[cfg(feature = "axum")]
     routers(&mut table);
     dual_writes(&mut table);

@@ -13,6 +13,9 @@
 //! - `call/old_only` and `call/new_only` are the one-sided stages,
 //!   `call/write_both_read` a read in a two-sided stage that is not sampled.
 //!   `call/old_only_write` is a write, which is counted by epoch too.
+//! - `plain/…` is the same for a service that is not HTTP, through `Plain`:
+//!   `bare` beside it, `judged` with a `judge` closure, which is asked of every
+//!   answer.
 //! - `router/…` is a whole axum router called with `oneshot`, and `http1/…` the
 //!   same behind hyper, one request after the other on a kept connection
 //!   through memory. Both need the feature `axum`.
@@ -41,7 +44,9 @@ use criterion::Criterion;
 use tower::util::{BoxCloneService, Either};
 use tower_migration::Stage;
 
-use support::{Hello, Switch, by_hand, current_thread, get, migration, put};
+use support::{
+    Hello, Op, Rows, Switch, by_hand, by_hand_plain, current_thread, get, migration, plain, put,
+};
 
 fn call(c: &mut Criterion) {
     let runtime = current_thread();
@@ -94,6 +99,27 @@ fn call(c: &mut Criterion) {
     group.bench_function("old_only_write", |b| {
         b.iter(|| by_hand(&mut service, black_box(write.clone())));
     });
+    group.finish();
+}
+
+fn plain_services(c: &mut Criterion) {
+    let runtime = current_thread();
+    let _context = runtime.enter();
+    let mut group = c.benchmark_group("plain");
+    let mut bare = Rows;
+    group.bench_function("bare", |b| {
+        b.iter(|| by_hand_plain(&mut bare, black_box(Op::Get(1))));
+    });
+    for (name, stage, judged, op) in [
+        ("old_only", Stage::OldOnly, false, Op::Get(1)),
+        ("old_only_judged", Stage::OldOnly, true, Op::Get(1)),
+        ("new_only_judged", Stage::NewOnly, true, Op::Get(1)),
+        ("write_both_read_judged", Stage::WriteBoth, true, Op::Get(1)),
+        ("old_only_write_judged", Stage::OldOnly, true, Op::Put(1, 2)),
+    ] {
+        let mut service = plain(&runtime, stage, judged);
+        group.bench_function(name, |b| b.iter(|| by_hand_plain(&mut service, black_box(op))));
+    }
     group.finish();
 }
 
@@ -160,6 +186,7 @@ mod with_axum {
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     call(&mut criterion);
+    plain_services(&mut criterion);
     #[cfg(feature = "axum")]
     {
         with_axum::router(&mut criterion);

@@ -28,7 +28,8 @@ use tokio::{runtime::Runtime, time::sleep};
 use tower::service_fn;
 use tower_layer::Layer;
 use tower_migration::{
-    FailurePolicy, Limits, Migration, MigrationHandle, MigrationLayer, Side, Stage,
+    FailurePolicy, Limits, Migration, MigrationHandle, MigrationLayer, Operation, Outcome, Side,
+    Stage, protocol::Plain,
 };
 use tower_service::Service;
 
@@ -200,6 +201,74 @@ pub(crate) async fn at(stage: Stage) -> MigrationHandle {
 /// Two [`Hello`]s behind a flag at `stage`, with all the layer's defaults.
 pub(crate) fn migration(runtime: &Runtime, stage: Stage) -> Migration<Hello, Hello> {
     MigrationLayer::new(runtime.block_on(at(stage)), Hello).layer(Hello)
+}
+
+/// What a store behind the handlers is asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Op {
+    Get(u64),
+    Put(u64, u64),
+}
+
+/// Such a store: as cheap as [`Hello`], and no HTTP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows;
+
+impl Service<Op> for Rows {
+    type Response = u64;
+    type Error = Broken;
+    type Future = Ready<Result<u64, Broken>>;
+
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, op: Op) -> Self::Future {
+        let (Op::Get(row) | Op::Put(row, _)) = op;
+        ready(Ok(row))
+    }
+}
+
+/// Two [`Rows`] behind a flag at `stage`.
+pub(crate) fn plain(
+    runtime: &Runtime,
+    stage: Stage,
+    judged: bool,
+) -> Migration<Rows, Rows, Plain<Op, u64, Broken>> {
+    let classify = |op: &Op| match op {
+        Op::Get(_) => Operation::Read,
+        Op::Put(..) => Operation::Write,
+    };
+    let key = |op: &Op| {
+        let (Op::Get(row) | Op::Put(row, _)) = op;
+        row.to_string()
+    };
+    let mut protocol = Plain::new(classify, |_| Broken).keys(key);
+    if judged {
+        protocol = protocol.judge(|answer: Result<&u64, &Broken>| match answer {
+            Ok(_) => Outcome::Applied,
+            Err(Broken) => Outcome::Unknown,
+        });
+    }
+    MigrationLayer::with_protocol(runtime.block_on(at(stage)), Rows, protocol).layer(Rows)
+}
+
+/// [`by_hand`] for a service whose answer has no body.
+#[inline(never)]
+pub(crate) fn by_hand_plain<S>(service: &mut S, op: Op) -> u64
+where
+    S: Service<Op, Response = u64>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else {
+        panic!("not ready at once");
+    };
+    let Poll::Ready(Ok(row)) = pin!(service.call(op)).poll(&mut cx) else {
+        panic!("no answer at once");
+    };
+    row
 }
 
 pub(crate) fn current_thread() -> Runtime {

@@ -7,6 +7,9 @@ pub mod grpc {}
 #[doc = include_str!("matrix.md")]
 pub mod matrix {}
 
+#[doc = include_str!("protocol.md")]
+pub mod protocol {}
+
 #[doc = include_str!("runbook.md")]
 pub mod runbook {}
 

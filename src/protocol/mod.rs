@@ -2,7 +2,9 @@
 //!
 //! The dispatching code is written once; a [`Protocol`] tells it what a request
 //! is (read or write, about which keys), how to copy it, what an answer means,
-//! and how to watch one. [`Http`] is the default.
+//! and how to watch one. [`Http`] is the default; [`Plain`] takes closures, for
+//! every service whose requests can be cloned. For another kind implement the
+//! trait: [`docs::protocol`](crate::docs::protocol) shows how, with a whole one.
 
 mod dispatch;
 #[cfg(feature = "grpc")]

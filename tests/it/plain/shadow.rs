@@ -1,7 +1,7 @@
 //! Reads that are compared.
 
 use tower_migration::{
-    Limits, Role, Side, Stage,
+    InFlight, Limits, Role, Side, Stage,
     compare::{Diff, InconclusiveReason, SkipReason, Verdict},
     protocol::Plain,
 };
@@ -24,6 +24,9 @@ async fn equal_answers_match_on_both_two_sided_stages() {
         assert_eq!((leg.role, leg.side, leg.stage), (Role::Shadow, other, stage));
         let mine = rig.side(stage.authority()).calls()[0].leg.unwrap();
         assert_eq!((mine.role, mine.side), (Role::Authority, stage.authority()));
+        let status = rig.handle.status();
+        let running = |on: &InFlight| on.reads + on.shadows;
+        assert_eq!([running(&status.on_old), running(&status.on_new)], [0, 0], "{stage}");
     }
 }
 

@@ -41,6 +41,8 @@ async fn each_stage_sends_reads_and_writes_where_the_table_says() {
             assert_eq!(rig.side(side).row("a"), expected, "{stage} {side}");
         }
         assert_eq!(rig.dirty(), Vec::<String>::new());
+        let status = rig.handle.status();
+        assert_eq!([status.on_old.writes, status.on_new.writes], [0, 0], "{stage}");
     }
 }
 

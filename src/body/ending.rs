@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use tokio::runtime;
+use tokio::{runtime, time::timeout};
+
+use super::CaptureError;
 
 use crate::{
     flag::{BoxFuture, Mark},
@@ -19,10 +21,9 @@ pub(crate) type Conclude =
 /// went ([`Said::AtEnd`](crate::protocol::Said::AtEnd)) must tell it.
 ///
 /// The body of the answer owns it, and calls [`well`](Self::well),
-/// [`said`](Self::said) or [`broke`](Self::broke). Whoever drops the body before
-/// its end must see that the rest is read by a task, for
-/// [`patience`](Self::patience) at most: both legs run to their end. Dropped
-/// without a word, it says that the leg was dropped, and the keys are dirty.
+/// [`said`](Self::said) or [`broke`](Self::broke); or, if it is dropped before its
+/// end, [`finish`](Self::finish): both legs run to their end. Dropped without a
+/// word, it says that the leg was dropped, and the keys are dirty.
 #[must_use = "an answer must tell how it ended"]
 pub struct Ending {
     pub(crate) mark: Mark,
@@ -82,6 +83,29 @@ impl Ending {
                 });
             }
         }
+    }
+
+    /// The body was dropped before its end: `rest` reads on in a task, for
+    /// [`patience`](Self::patience) at most, and tells what the end said.
+    ///
+    /// # Errors
+    ///
+    /// If `rest` fails, or takes too long, nobody knows what the write has done:
+    /// it may still land.
+    pub fn finish(
+        self,
+        rest: impl Future<Output = Result<Drained, CaptureError>> + Send + 'static,
+    ) {
+        let runtime = self.runtime.clone();
+        runtime.spawn(async move {
+            match timeout(self.patience, rest).await {
+                Ok(Ok(drained)) if self.is_awaited() => {
+                    self.said(drained).await;
+                }
+                Ok(Ok(_)) => self.well(),
+                Ok(Err(_)) | Err(_) => self.gave_up(),
+            }
+        });
     }
 
     /// The layer ends the answer here: what its leg has done so far may land.

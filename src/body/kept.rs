@@ -1,5 +1,7 @@
 //! The authority's answer to a dual write, on its way to the client.
 
+#[cfg(feature = "grpc")]
+use std::task::Waker;
 use std::{
     collections::VecDeque,
     future::poll_fn,
@@ -10,9 +12,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::timeout;
 
-use super::Ending;
+use super::{CaptureError, Ending};
 use crate::{flag::BoxFuture, protocol::Drained, telemetry::Refused};
 
 /// For an answer whose end says how the write went.
@@ -91,6 +92,42 @@ impl<B: Body<Data = Bytes>> ReadAhead<B> {
         Self { frames: VecDeque::new(), body: Some(Box::pin(body)) }
     }
 
+    /// Reads what is here already, of at most `limit` bytes and a frame, without
+    /// waiting. `Some` if that is the whole body.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn read_now(&mut self, limit: usize) -> Option<(Vec<Bytes>, Option<HeaderMap>)> {
+        let (mut len, mut trailers) = (0, None);
+        while let Some(body) = self.body.as_mut().filter(|body| !body.is_end_stream()) {
+            if len >= limit {
+                return None;
+            }
+            // Whoever reads on polls it again.
+            let cx = &mut Context::from_waker(Waker::noop());
+            let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
+                return None;
+            };
+            let Some(frame) = frame else {
+                self.body = None;
+                break;
+            };
+            let ended = match &frame {
+                Err(_) => None,
+                Ok(frame) => {
+                    len += frame.data_ref().map_or(0, Bytes::len);
+                    trailers = frame.trailers_ref().cloned();
+                    Some(trailers.is_some())
+                }
+            };
+            self.frames.push_back(frame);
+            if ended? {
+                // Nothing comes after trailers.
+                self.body = None;
+            }
+        }
+        let data = self.frames.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref().cloned());
+        Some((data.collect(), trailers))
+    }
+
     /// Reads on to the end, or until there is more than `limit`. `Some` is the
     /// whole body.
     pub(crate) async fn read(&mut self, limit: usize) -> Option<(Bytes, Option<HeaderMap>)> {
@@ -142,23 +179,14 @@ fn finish<B: Body<Data = Bytes> + Send + 'static>(
     ending: Ending,
     mut watch: Option<Box<Watch>>,
 ) {
-    let runtime = ending.runtime.clone();
-    runtime.spawn(async move {
+    ending.finish(async move {
         let read = read_on(&mut body, |frame| {
             if let Some(watch) = &mut watch {
                 watch.see(frame);
             }
         });
-        match timeout(ending.patience, read).await {
-            Ok(Ok(trailers)) => match watch {
-                Some(watch) if ending.is_awaited() => {
-                    ending.said(watch.tell(trailers.as_ref())).await;
-                }
-                _ => ending.well(),
-            },
-            // It may still land, for all we know.
-            Ok(Err(Broken)) | Err(_) => ending.gave_up(),
-        }
+        let trailers = read.await.map_err(|Broken| CaptureError::Broken)?;
+        Ok(watch.map_or_else(Drained::default, |watch| watch.tell(trailers.as_ref())))
     });
 }
 

@@ -41,10 +41,10 @@ type Answered<P, Req, A> = Result<
 >;
 
 /// What the authority's leg has come to, once its head is here.
-enum Headed<Res, E> {
-    Answer(Res, Mark),
+enum Headed<Ahead, E> {
+    Answer(Ahead, Mark),
     /// The outcome will be told at the answer's end.
-    Open(Res, Mark),
+    Open(Ahead, Mark),
     Error(E),
     Refused(Refused),
 }
@@ -99,17 +99,17 @@ where
         let closing = self.settings.closing_answer(&hold.mark);
         let (outcome, headed) = self.lead(authority, hold, &mut mine).await;
         let mut ahead = match headed {
-            Headed::Open(answer, mark) => {
+            Headed::Open(ahead, mark) => {
                 let (whole, settings) = (Arc::clone(&self.whole), Arc::clone(&self.settings));
                 let then = |ended| self.conclude(ended, mine, other, told);
                 let ending = settings.ending(mark, Then::Awaited(Box::new(then)));
-                let answer = settings.protocol.keep(&whole, P::ahead(answer), ending);
+                let answer = settings.protocol.keep(&whole, ahead, ending);
                 return Ok(match closing {
                     Some(closing) => settings.protocol.close_when(answer, closing),
                     None => answer,
                 });
             }
-            Headed::Answer(answer, mark) => Ok(Ok((P::ahead(answer), mark))),
+            Headed::Answer(ahead, mark) => Ok(Ok((ahead, mark))),
             Headed::Error(error) => Ok(Err(error)),
             Headed::Refused(reason) => Err(reason),
         };
@@ -139,7 +139,7 @@ where
         mut authority: Ready<A>,
         mut hold: Hold,
         mine: &mut Option<Report<P>>,
-    ) -> (Outcome, Headed<Res, E>)
+    ) -> (Outcome, Headed<P::Ahead, E>)
     where
         A: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
@@ -173,24 +173,29 @@ where
                 (outcome, Headed::Refused(Refused::StreamClosed))
             }
             Some(LegEnd::Answer(answer)) => {
-                let said = match (spoiled, protocol.judge(&self.whole, &answer)) {
-                    (Some(fault), Said::Now(..)) => Err(fault),
-                    (_, said) => Ok(said),
-                };
-                let outcome = match said {
-                    Err(fault) => report.failed(fault),
-                    Ok(Said::Now(outcome, code)) => {
-                        if outcome == Outcome::Applied {
-                            self.record.learn_from(Role::Authority, &*self.whole, &answer);
-                        }
-                        report.answered(outcome, code)
+                let said = protocol.judge(&self.whole, &answer);
+                if spoiled.is_none() && matches!(said, Said::Now(Outcome::Applied, _)) {
+                    self.record.learn_from(Role::Authority, &*self.whole, &answer);
+                }
+                let mut ahead = P::ahead(answer);
+                let said = match said {
+                    Said::Now(outcome, code) => Some((outcome, code)),
+                    Said::AtEnd => {
+                        protocol.ahead_said(&self.whole, &mut ahead).and_then(|drained| {
+                            self.learn(&drained);
+                            drained.said
+                        })
                     }
-                    Ok(Said::AtEnd) => {
+                };
+                let outcome = match (spoiled, said) {
+                    (None, Some((outcome, code))) => report.answered(outcome, code),
+                    (Some(fault), Some(_)) => report.failed(fault),
+                    (_, None) => {
                         *mine = Some(report);
-                        return (Outcome::Unknown, Headed::Open(answer, hold.open()));
+                        return (Outcome::Unknown, Headed::Open(ahead, hold.open()));
                     }
                 };
-                (outcome, Headed::Answer(answer, hold.ended(outcome)))
+                (outcome, Headed::Answer(ahead, hold.ended(outcome)))
             }
             Some(LegEnd::Error(error)) => {
                 let outcome = match spoiled {
@@ -262,12 +267,15 @@ where
         let mine = mine.expect("a leg reports once");
         let outcome = match (fault, ended) {
             (Some(fault), _) | (None, Err(fault)) => mine.failed(fault),
-            (None, Ok(Drained { said: None, .. })) => mine.failed(LegFault::BodyFailed),
-            (None, Ok(Drained { said: Some((outcome, code)), keys })) => {
-                if outcome == Outcome::Applied {
-                    self.record.learn(Role::Authority, keys);
+            (None, Ok(drained)) => {
+                self.learn(&drained);
+                // Its place was free since the head: another leg of the key may
+                // have come in between, here and not there.
+                self.record.doubt_if_overlapped();
+                match drained.said {
+                    Some((outcome, code)) => mine.answered(outcome, code),
+                    None => mine.failed(LegFault::BodyFailed),
                 }
-                mine.answered(outcome, code)
             }
         };
         if let Some(leg) = other {
@@ -281,6 +289,13 @@ where
             }
         }
         Box::pin(Detached::new(async move { self.reply(outcome, told).await }))
+    }
+
+    /// Takes over the keys that the authority's answer has told.
+    fn learn(&self, drained: &Drained) {
+        if matches!(drained.said, Some((Outcome::Applied, _))) {
+            self.record.learn(Role::Authority, drained.keys.clone());
+        }
     }
 
     /// Waits for what the policy wants the client to wait for. `Some`: the
@@ -347,16 +362,18 @@ where
     where
         O: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
-        let starts = self.settings.order.starts_other(Some(outcome));
-        let (true, Ok(Ok((ahead, _)))) = (starts, ahead) else {
+        if !self.settings.order.starts_other(Some(outcome)) {
             leg.skip(SkippedLeg::AuthorityDidNotApply);
             return None;
-        };
+        }
         let protocol = &self.settings.protocol;
         let dispatch = self.dispatch(Role::Other);
-        if !protocol.follows() {
-            return Some(self.start_other(leg, protocol.copy(&self.whole, dispatch)));
-        }
+        // An error may mean that what was asked for is so already: there is no
+        // answer then that a hook could look at.
+        let ahead = match ahead {
+            Ok(Ok((ahead, _))) if protocol.follows() => ahead,
+            _ => return Some(self.start_other(leg, protocol.copy(&self.whole, dispatch))),
+        };
         let limits = &self.settings.limits;
         let built = protocol.copy_after(&self.whole, dispatch, ahead, limits.captured_body);
         match timeout(limits.leg_timeout, CatchPanic::new(built)).await {

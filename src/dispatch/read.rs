@@ -94,14 +94,26 @@ where
     mark.record(took);
 
     let glance = protocol.glancing();
+    let has_failed = match &first {
+        Ok(answer) => P::glance(&glance, answer.as_ref()) == Some(Outcome::Unknown),
+        Err(_) => true,
+    };
     let answer = match first {
-        Ok(Ok(answer)) if P::glance(&glance, Ok(&answer)) != Some(Outcome::Unknown) => answer,
+        Ok(Ok(answer)) if !has_failed => answer,
         failed => {
             mark.set_end(End::Unknown);
             if let Some(marks) = shadows {
                 marks.into_iter().for_each(Mark::unused);
                 settings.skipped(keys.clone(), side, SkipReason::AuthorityFailed);
             }
+            // An error may be an answer: "no such row".
+            let cover = match cover {
+                Some((cover, _)) if !has_failed => {
+                    cover.unused();
+                    None
+                }
+                cover => cover,
+            };
             if let Some((cover, limit)) = cover {
                 let read = Covered { stage, keys, raced, limit };
                 if let Some(answer) = read.ask(&settings, other, watched, cover).await {

@@ -124,6 +124,14 @@ impl<P: Send + Sync + 'static> Record<P> {
         state.overlapped |= order.touched_since(self.age, &late);
     }
 
+    /// Another leg of the write's keys may have run on the authority after this
+    /// one had given its place up, and before it was done.
+    pub(super) fn doubt_if_overlapped(&self) {
+        let mut state = self.lock();
+        let order = &self.settings.core.order;
+        state.overlapped |= !state.keys.is_empty() && order.touched_since(self.age, &state.keys);
+    }
+
     /// What the write was about could not be told.
     pub(super) fn doubt(&self) {
         self.lock().overlapped = true;
@@ -223,7 +231,7 @@ impl<P: Send + Sync + 'static> Record<P> {
         };
         let same = match (&authority_leg.detail, &other_leg.detail) {
             (LegDetail::Code(a), LegDetail::Code(b)) => both_applied || a == b,
-            (LegDetail::Error(a), LegDetail::Error(b)) => a == b,
+            (LegDetail::Error(a), LegDetail::Error(b)) => both_applied || a == b,
             (LegDetail::Code(_), LegDetail::Error(_))
             | (LegDetail::Error(_), LegDetail::Code(_)) => both_applied,
             _ => true,

@@ -30,6 +30,14 @@ pub enum Class {
     Upgrade,
 }
 
+impl Drained {
+    /// An answer whose end has told the outcome, and the protocol's code for it.
+    #[must_use]
+    pub fn said(outcome: Outcome, code: u16) -> Self {
+        Self { said: Some((outcome, code)), keys: Keys::none() }
+    }
+}
+
 impl From<Operation> for Class {
     fn from(operation: Operation) -> Self {
         match operation {
@@ -91,10 +99,12 @@ pub struct Drained {
 ///
 /// # Panics
 ///
-/// A panic in `classify`, `name`, `dispatched`, `pass` or `collect` reaches the
-/// client's task, as one in a handler would. In the other methods it costs what
+/// A panic in `classify`, `name`, `dispatched`, `collect` or `keys` reaches the
+/// client's task before either side has seen the request. In `late_keys`,
+/// `read_keys`, `ramp_keys`, `copy_after`, `capture` and `compare` it costs what
 /// the method was for: a write whose keys are unknown, a read that is not
-/// compared.
+/// compared. The others must not panic: `judge` and `glance` would fail a client
+/// whose request has been served, and leave a write's key dirty.
 pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     /// What the layer answers.
     type Answer: Send + 'static;
@@ -275,6 +285,14 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     }
     /// The answer, to be read ahead.
     fn ahead(answer: Res) -> Self::Ahead;
+    /// What the end of an answer says, if it is here already: asked where the
+    /// head has said [`Said::AtEnd`]. Must not wait. Most answers that are not
+    /// streams are here as a whole, and then are as those of which the head
+    /// tells. Default: nothing.
+    fn ahead_said(&self, whole: &Self::Whole, ahead: &mut Self::Ahead) -> Option<Drained> {
+        let _ = (whole, ahead);
+        None
+    }
     /// The authority's answer to a dual write, handed on. `ending` must be told
     /// of its end.
     fn keep(&self, whole: &Self::Whole, ahead: Self::Ahead, ending: Ending) -> Self::Answer;

@@ -71,6 +71,13 @@ impl Progress {
     }
 }
 
+/// What a side has answered.
+enum Seen<C> {
+    Answer(C),
+    /// An error that the protocol takes for an answer: "no such row".
+    Refusal(String),
+}
+
 /// A verdict, and an error's text.
 pub(super) type Found = (Verdict, Option<String>);
 
@@ -150,7 +157,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         if core.touches_dirty(&self.keys) {
             return skipped(SkipReason::Dirty);
         }
-        let mut diff = match self.compare(&whole, &mine, &theirs.0) {
+        let mut diff = match self.compare(&whole, &mine, &theirs) {
             Ok(diff) => diff,
             Err(found) => return found,
         };
@@ -170,14 +177,14 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             let raced = core.order.observe(&self.keys);
             let authority_side = other_side.other();
             let asked = self.ask(authority.again(), authority_side, &whole).await;
-            let Ok((mine, _)) = asked else {
+            let Ok((Seen::Answer((mine, _room)), _)) = asked else {
                 return skipped(SkipReason::AuthorityFailed);
             };
             let theirs = match self.ask(other_again.again(), other_side, &whole).await {
                 Ok((captured, _)) => captured,
                 Err(found) => return found,
             };
-            diff = match self.compare(&whole, &mine.0, &theirs.0) {
+            diff = match self.compare(&whole, &mine, &theirs) {
                 Ok(diff) => diff,
                 Err(found) => return found,
             };
@@ -203,7 +210,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         mut service: Ready<S>,
         side: Side,
         whole: &P::Whole,
-    ) -> Result<((P::Captured, Room), Duration), Found>
+    ) -> Result<(Seen<(P::Captured, Room)>, Duration), Found>
     where
         P: Protocol<Req, S::Response, S::Error>,
         S: Inner<Req>,
@@ -220,18 +227,25 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             self.progress.enter(Phase::Call);
         }
         let began = Instant::now();
-        let answer =
-            service.call(protocol.copy(whole, self.dispatch(side))).await.map_err(error)?;
+        let answer = service.call(protocol.copy(whole, self.dispatch(side))).await;
         let took = began.elapsed();
+        let said = P::glance(&protocol.glancing(), answer.as_ref());
+        let said = said.unwrap_or(Outcome::Applied);
         if first {
-            let said = P::glance(&protocol.glancing(), Ok(&answer)).unwrap_or(Outcome::Applied);
             self.progress.other_said.store(said as u8, Ordering::Relaxed);
             self.progress.enter(Phase::Body);
         }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(refusal) if said == Outcome::Refused => {
+                return Ok((Seen::Refusal(refusal.to_string()), took));
+            }
+            Err(failure) => return Err(error(failure)),
+        };
         match protocol.capture(whole, answer, self.settings.capturing()).await {
             Ok((captured, room)) => {
                 self.settings.core.counters.captured(room.taken());
-                Ok(((captured, room), took))
+                Ok((Seen::Answer((captured, room)), took))
             }
             Err(CaptureError::Gone | CaptureError::Broken) => Err(failed(FailReason::BodyFailed)),
             Err(error) => Err(skipped(lost(error))),
@@ -242,11 +256,17 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         &self,
         whole: &P::Whole,
         mine: &P::Captured,
-        theirs: &P::Captured,
+        theirs: &Seen<(P::Captured, Room)>,
     ) -> Result<Diff, Found>
     where
         P: Protocol<Req, Res, E>,
     {
+        let theirs = match theirs {
+            Seen::Answer((theirs, _)) => theirs,
+            Seen::Refusal(error) => {
+                return Ok(Diff::of("answer", "an answer", error.clone()));
+            }
+        };
         let protocol = &self.settings.protocol;
         let compare = || protocol.compare(whole, mine, theirs);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(compare)).map_err(|_| {

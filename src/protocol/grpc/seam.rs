@@ -30,6 +30,9 @@ use crate::{
 /// tonic takes by default.
 const MOST_FOR_KEYS: usize = 4 << 20;
 
+/// How much of an answer is looked at for its end before it is handed on.
+const MOST_AT_ONCE: usize = 64 << 10;
+
 impl Grpc {
     fn method_of(&self, whole: &WholeRequest) -> Method {
         self.methods.get(whole.parts.uri.path())
@@ -283,6 +286,19 @@ where
 
     fn ahead(answer: Response<RB>) -> AheadAnswer<RB> {
         exchange::ahead(answer)
+    }
+
+    fn ahead_said(&self, whole: &WholeRequest, ahead: &mut AheadAnswer<RB>) -> Option<Drained> {
+        let (chunks, trailers) = ahead.read.read_now(MOST_AT_ONCE)?;
+        let path = whole.parts.uri.path();
+        let mut first = BytesMut::new();
+        for chunk in chunks {
+            let room = self.first_bytes(path).saturating_sub(first.len());
+            first.extend_from_slice(&chunk[..room.min(chunk.len())]);
+        }
+        let response = &ahead.response;
+        let head = Head200::of(response.status(), response.headers(), true);
+        Some(self.told(path, &head, trailers.as_ref(), &first.freeze()))
     }
 
     fn keep(&self, whole: &WholeRequest, ahead: AheadAnswer<RB>, ending: Ending) -> Self::Answer {

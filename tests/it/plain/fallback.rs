@@ -27,7 +27,6 @@ async fn the_other_side_answers_what_the_authority_fails() {
 }
 
 #[tokio::test]
-#[ignore = "the dispatching code takes every error of a read for a failure"]
 async fn an_answer_that_is_judged_a_refusal_is_an_answer() {
     for reply in [Ok(Answer::Rejected), Err(StoreError::NotFound)] {
         let rig = rig(Way::Says(reply.clone())).await;

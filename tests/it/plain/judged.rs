@@ -120,7 +120,6 @@ async fn the_error_gate_counts_what_was_judged_unknown_and_nothing_else() {
 
 /// A row that new does not have is the very thing that a shadow read is to find.
 #[tokio::test(start_paused = true)]
-#[ignore = "the dispatching code takes every error of a shadow for a failure of its side"]
 async fn a_shadow_that_is_refused_is_a_mismatch_and_no_failure_of_the_side() {
     let rig = Rig::new(Store::well().with("a", "v"), Store::well()).at(Stage::WriteBoth).await;
     let verdict = rig.verdict_of(get("a")).await;

@@ -260,7 +260,6 @@ async fn authority_first_leaves_the_other_side_alone_unless_it_was_applied() {
 }
 
 #[tokio::test]
-#[ignore = "the dispatching code takes every error for a write that was not applied"]
 async fn authority_first_deletes_on_the_other_side_what_the_authority_does_not_have() {
     for policy in POLICIES {
         let rig = Rig::with(Store::well(), Store::well().with("a", "left over"), protocol(), |l| {

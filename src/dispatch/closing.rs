@@ -53,12 +53,13 @@ impl<P> Settings<P> {
         P: Protocol<Req, Res, E>,
     {
         let mut given = pin!(self.protocol.given(whole, role));
-        if let Some(mut closing) = closing
-            && until(&mut given, closing.as_mut()).await.is_none()
-        {
+        if let Some(mut closing) = closing {
+            if until(&mut given, closing.as_mut()).await.is_some() {
+                return;
+            }
             self.protocol.close(whole);
-            given.await;
         }
+        given.await;
     }
 }
 

@@ -195,10 +195,11 @@ impl Exchange {
     ) -> Result<WholeRequest, Refused> {
         let length = parts.headers.get(header::CONTENT_LENGTH).cloned();
         let (mut parts, _) = self.prepared(parts, Bytes::new())?;
-        if let Some(length) = length {
-            // The body is what it was, whatever the hook has made of none.
-            parts.headers.insert(header::CONTENT_LENGTH, length);
-        }
+        // The body is what it was, whatever the hook has made of none.
+        match length {
+            Some(length) => parts.headers.insert(header::CONTENT_LENGTH, length),
+            None => parts.headers.remove(header::CONTENT_LENGTH),
+        };
         let (frames, first) = begun;
         let (fan, branches) = fan_out(frames, body, streaming, room.into_lease());
         let branches = Mutex::new(branches.map(Some));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::{runtime, sync::oneshot, time::sleep, time::timeout};
+use tokio::{runtime, sync::oneshot, time::timeout};
 use tower_service::Service;
 use tracing::Instrument;
 
@@ -157,10 +157,7 @@ where
                 .instrument(self.span(Role::Authority)),
         );
         let closing = self.settings.closing(&hold.mark);
-        let patience = async {
-            self.settings.given_or_closed(&self.whole, Role::Authority, closing).await;
-            sleep(limits.leg_timeout).await;
-        };
+        let patience = self.settings.patience(&self.whole, Role::Authority, closing, || false);
         let ended = until(&mut running, patience).await;
         let report = mine.take().expect("a leg reports once");
         hold.mark.record(report.took());

@@ -1,11 +1,11 @@
 //! Writes that stream for hours, and keep a step waiting.
 
-use std::{pin::pin, sync::Arc};
+use std::{future::ready, pin::pin, sync::Arc};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tower_service::Service;
 
-use super::{Ready, Settings, guard::run_leg, leg::until};
+use super::{Ready, Settings, guard::run_leg, leg::until, other_leg::later_than};
 use crate::{
     flag::{BoxFuture, End, Mark},
     future::hand_on,
@@ -42,9 +42,39 @@ impl<P> Settings<P> {
         }))
     }
 
+    /// Resolves when nobody is to wait for a leg any longer: some time after it
+    /// was given its whole request, or after it has stopped asking for more of
+    /// it. Else a leg that hangs with half an upload would be in flight for
+    /// ever, since nobody reads that its client is gone. `talks`: it may ask
+    /// when it likes.
+    pub(super) async fn patience<Req, Res, E>(
+        &self,
+        whole: &P::Whole,
+        role: Role,
+        closing: Option<BoxFuture<'static, ()>>,
+        talks: impl Fn() -> bool,
+    ) where
+        P: Protocol<Req, Res, E>,
+    {
+        let limit = self.limits.leg_timeout;
+        let mut given = pin!(self.given_or_closed(whole, role, closing));
+        // Most requests are here already: no clock is asked.
+        let mut is_given = until(&mut given, ready(())).await.is_some();
+        while !is_given {
+            let now = Instant::now();
+            let idle = self.protocol.idle(whole, role).filter(|_| !talks());
+            let due = later_than(idle.unwrap_or(now), limit);
+            if due <= now {
+                return;
+            }
+            is_given = timeout_at(due, &mut given).await.is_ok();
+        }
+        sleep(limit).await;
+    }
+
     /// Waits until a leg has been given its whole request. One that is still
     /// being given to the legs when `closing` resolves is broken off for both.
-    pub(super) async fn given_or_closed<Req, Res, E>(
+    async fn given_or_closed<Req, Res, E>(
         &self,
         whole: &P::Whole,
         role: Role,

@@ -77,6 +77,27 @@ impl<F: Future> Future for CatchPanic<F> {
     }
 }
 
+/// Does something if it is dropped before [`disarm`](Self::disarm).
+pub(super) struct IfDropped<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> IfDropped<F> {
+    pub(super) const fn then(act: F) -> Self {
+        Self(Some(act))
+    }
+
+    pub(super) fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<F: FnOnce()> Drop for IfDropped<F> {
+    fn drop(&mut self) {
+        if let Some(act) = self.0.take() {
+            act();
+        }
+    }
+}
+
 /// A future that is handed to a task of its own if its owner drops it before
 /// its end: what it does must not stop because nobody waits for it.
 pub(super) struct Detached<T: Send + 'static> {

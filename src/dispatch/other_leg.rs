@@ -98,8 +98,10 @@ where
             let limit = settings.limits.leg_timeout;
             let closing = settings.closing(&hold.mark);
             let patience = async {
-                settings.given_or_closed(&whole, Role::Other, closing).await;
-                sleep(limit).await;
+                // In a call that goes both ways, one that has answered may have
+                // no use for more of the request, as long as the authority goes on.
+                let talks = || record.other_has_answered() && !record.authority_has_said();
+                settings.patience(&whole, Role::Other, closing, talks).await;
                 // The rest of an answer may take as long as the authority's.
                 if record.other_has_answered() {
                     let said = record.authority_said().await;
@@ -135,7 +137,7 @@ where
     }
 }
 
-fn later_than(from: Instant, limit: Duration) -> Instant {
+pub(super) fn later_than(from: Instant, limit: Duration) -> Instant {
     from.checked_add(limit).unwrap_or_else(|| later(limit))
 }
 

@@ -160,6 +160,11 @@ impl<P: Send + Sync + 'static> Record<P> {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Whether it is known how the authority's leg went.
+    pub(super) fn authority_has_said(&self) -> bool {
+        self.lock().said_at.is_some()
+    }
+
     /// Waits until it is known how the authority's leg went, and says since
     /// when.
     pub(super) async fn authority_said(&self) -> Instant {

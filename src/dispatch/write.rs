@@ -8,7 +8,7 @@ use tower_service::Service;
 use super::{
     Ready, Settings,
     both_legs::Write,
-    guard::{Detached, guarded},
+    guard::{Detached, IfDropped, guarded},
     inner::Inner,
     other_leg::{Hold, OtherLeg},
     record::Record,
@@ -126,7 +126,11 @@ where
             Err(reason)
         }
     };
-    Detached::new(write.run(authority, mark, places.authority, mine, other_leg.ok())).await
+    let leaves = IfDropped::then(move || settings.protocol.left(&whole));
+    let answer =
+        Detached::new(write.run(authority, mark, places.authority, mine, other_leg.ok())).await;
+    leaves.disarm();
+    answer
 }
 
 impl<P> Settings<P> {

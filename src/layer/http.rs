@@ -147,12 +147,23 @@ impl<New> MigrationLayer<New> {
     ///
     /// - Both sides may have seen a part of an upload that breaks off. Each gets
     ///   an error in its body; what it answers then does not count, and the key
-    ///   is dirty (without a key: the side suspect).
+    ///   is dirty (without a key: the side suspect). The client, if it is still
+    ///   there, gets the authority's answer; with `RequireBoth`, 503.
+    /// - An end that comes before the body's known length is such an error. So
+    ///   is, once the client has left before the answer, any end of a body
+    ///   whose length is not known: it may be that of the connection.
+    /// - A side that answers before it has read everything is taken at its word,
+    ///   and the other goes on reading. That also holds for a handler that leaves
+    ///   the body to a task: how that task fares is not noticed.
     /// - The key function and [`prepare`](Self::prepare) see an empty body, and
     ///   what `prepare` puts into it is dropped.
-    /// - The time limits of its legs run from the end of the body on. How long a
-    ///   client may take to send it is the server's business, as without the
-    ///   layer: until then it is in flight, and a step waits for it.
+    /// - [`leg_timeout`](super::Limits::leg_timeout) runs from the end of the body
+    ///   on. Before it, it runs while a leg does not ask for what there is for
+    ///   it, be it that it hangs or that it waits for its turn with the key. How
+    ///   long a client may take to send it is the server's business, as without
+    ///   the layer: until then it is in flight, and a step waits for it.
+    /// - While the other leg waits for its turn with the key, it reads nothing,
+    ///   and counts as [slow](crate::body::SlowLeg).
     /// - With [`WriteOrder::AuthorityFirst`] requests are collected all the same:
     ///   the other leg would begin when the body is gone. So they are if the body
     ///   type cannot be a stream: see

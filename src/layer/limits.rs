@@ -56,7 +56,8 @@ impl Default for Limits {
 
 impl Limits {
     /// The largest body of a dual write, in bytes (default 2 MiB). Over it:
-    /// 413, before either side has seen the request.
+    /// 413, before either side has seen the request, unless it is
+    /// [streamed](super::MigrationLayer::stream_bodies).
     pub fn body(mut self, bytes: usize) -> Self {
         self.body = bytes;
         self
@@ -64,14 +65,17 @@ impl Limits {
 
     /// How long a dual write's body may take to arrive (default 30 s). Over it:
     /// 408, before either side has seen the request. Such a request is in
-    /// flight, so this also bounds how long it can delay a flip.
+    /// flight, so this also bounds how long it can delay a flip. It does not
+    /// apply to a request that is
+    /// [streamed](super::MigrationLayer::stream_bodies).
     pub fn body_timeout(mut self, limit: Duration) -> Self {
         self.body_timeout = limit;
         self
     }
 
     /// The bodies of all dual writes together, in bytes (default 256 MiB). Over
-    /// it: 503, before either side has seen the request.
+    /// it: 503, before either side has seen the request. One that is streamed is
+    /// never refused: its sides may then be one chunk apart, beyond this limit.
     pub fn buffered_bytes(mut self, bytes: usize) -> Self {
         self.buffered_bytes = bytes;
         self
@@ -85,7 +89,10 @@ impl Limits {
     }
 
     /// How long anybody waits for a leg of a dual write (default 30 s),
-    /// queueing for its key included. The leg itself goes on: a database call
+    /// queueing for its key included. For a request that is streamed, from the
+    /// end of its body on, or since the leg has stopped asking for more of it:
+    /// see [`stream_bodies`](super::MigrationLayer::stream_bodies).
+    /// The leg itself goes on: a database call
     /// cannot be stopped by looking away. The authority's client gets 504; its
     /// leg goes on if one of [`running_legs`](Self::running_legs) is free.
     pub fn leg_timeout(mut self, limit: Duration) -> Self {

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{Dispatch, Ending, UpgradeToken};
 use crate::{
     body::{CaptureError, Room},
@@ -189,11 +191,24 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
         let _ = (whole, role);
         std::future::ready(())
     }
+    /// Since when a leg has not asked for more of a request that it is still
+    /// being given. `None`, the default: it waits for more to come, which is
+    /// nothing to blame it for. Over the time limit of a leg nobody waits for it
+    /// any longer.
+    fn idle(&self, whole: &Self::Whole, role: Role) -> Option<Instant> {
+        let _ = (whole, role);
+        None
+    }
     /// What was wrong with the request as a leg was given it, once it has
     /// answered: its outcome is unknown then. Default: nothing.
     fn spoiled(&self, whole: &Self::Whole, role: Role) -> Option<LegFault> {
         let _ = (whole, role);
         None
+    }
+    /// The client of a request that is still being given to its legs has left:
+    /// what could be a mere end of its connection is no end of the request.
+    fn left(&self, whole: &Self::Whole) {
+        let _ = whole;
     }
     /// Breaks off a request that is still being given to its legs.
     fn close(&self, whole: &Self::Whole) {

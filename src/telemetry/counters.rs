@@ -32,7 +32,8 @@ reasons! {
 reasons! {
     /// What went wrong with a leg, its answer aside.
     pub enum LegFault {
-        /// Nobody waits for it any more; it goes on.
+        /// Nobody waits for it any more; it goes on. It has not answered in
+        /// time, or not read on in a request that is streamed.
         Timeout = "timeout",
         /// It was given up after [`Limits::abandon_after`](crate::Limits::abandon_after).
         Abandoned = "abandoned",
@@ -45,11 +46,12 @@ reasons! {
         Error = "error",
         /// The answer's body broke off.
         BodyFailed = "body_failed",
-        /// The request's body broke off while the leg was reading it: see
+        /// The request's body broke off, or ended before its length, while the
+        /// leg was reading it, whatever the leg has answered: see
         /// [`Streaming`](crate::body::Streaming).
         RequestBroken = "request_broken",
-        /// The request was cut off for the other leg, which read it too slowly:
-        /// see [`SlowLeg`](crate::body::SlowLeg).
+        /// The request was cut off for the other leg, which read it too slowly
+        /// or had to wait for its turn: see [`SlowLeg`](crate::body::SlowLeg).
         CutOff = "cut_off",
         /// The layer closed the stream, since the flag has moved on.
         Closed = "closed",
@@ -71,7 +73,8 @@ reasons! {
         /// [`Limits::body_timeout`](crate::Limits::body_timeout). Neither side
         /// has seen the request.
         BodyTimeout = "body_timeout",
-        /// 400. The body broke off. Neither side has seen the request.
+        /// 400. The body broke off while it was collected. Neither side has seen
+        /// the request.
         BodyBroken = "body_broken",
         /// 503. [`Limits::buffered_bytes`](crate::Limits::buffered_bytes) are
         /// in use. Neither side has seen the request.
@@ -86,8 +89,8 @@ reasons! {
         /// moved on, and the layer broke it off. It may have been applied in
         /// part: reconnect.
         StreamClosed = "stream_closed",
-        /// 504. The authority did not answer in time. The write may still be
-        /// applied.
+        /// 504. The authority did not answer in time, or stopped reading a
+        /// request that is streamed. The write may still be applied.
         AuthorityTimeout = "authority_timeout",
         /// 503. The authority was not ready in time.
         AuthorityNotReady = "authority_not_ready",

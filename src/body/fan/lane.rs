@@ -26,11 +26,31 @@ pub(super) struct Lane {
     pub(super) fault: Option<BranchFault>,
     /// While it is held back: since when, or since its sibling's last step.
     pub(super) held: Option<Instant>,
+    /// Since when its reader has not asked for what there is. `None` while it
+    /// waits for something to come.
+    pub(super) idle: Option<Instant>,
 }
 
 impl Lane {
-    pub(super) const fn new() -> Self {
-        Self { queue: VecDeque::new(), bytes: 0, standing: Standing::Open, fault: None, held: None }
+    pub(super) fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            bytes: 0,
+            standing: Standing::Open,
+            fault: None,
+            held: None,
+            idle: Some(Instant::now()),
+        }
+    }
+
+    /// It has got something: the next step is its reader's.
+    pub(super) fn got(&mut self) {
+        self.idle = Some(Instant::now());
+    }
+
+    /// There is something for it.
+    pub(super) fn is_offered(&mut self) {
+        self.idle.get_or_insert_with(Instant::now);
     }
 
     pub(super) fn push(&mut self, piece: Piece) {

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use tokio::time::Instant;
 
 pub use self::branch::Branch;
 pub use self::error::BranchError;
@@ -75,9 +76,22 @@ impl Fan {
         self.0.ended(Self::lane(role)).await;
     }
 
+    /// Since when this leg has not asked for more, of a body that has not ended.
+    /// `None` while it waits for its client or for the other leg; that is no
+    /// excuse once the client has left.
+    pub(crate) fn idle(&self, role: Role) -> Option<Instant> {
+        self.0.look(|state| state.idle(Self::lane(role)))
+    }
+
     /// What went wrong on this leg's branch, if the leg can have noticed.
     pub(crate) fn fault(&self, role: Role) -> Option<BranchFault> {
         self.0.look(|state| state.fault(Self::lane(role)))
+    }
+
+    /// The client has left. An end of the body that could be that of its
+    /// connection counts as an error from now on.
+    pub(crate) fn left(&self) {
+        self.0.with(|state, _| state.left());
     }
 
     /// Ends the body for both legs. What they have not read is dropped, and each

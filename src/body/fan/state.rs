@@ -51,6 +51,8 @@ pub(super) struct State {
     streaming: Streaming,
     /// A branch wanted to read while its sibling did.
     turned_away: bool,
+    /// Nobody waits for the answer any more.
+    left: bool,
 }
 
 impl State {
@@ -71,8 +73,8 @@ impl State {
             let rest = source.size_hint();
             (Source::Here(source), rest)
         };
-        let mut this =
-            Self { source, rest, overrun: false, lanes, lease, streaming, turned_away: false };
+        let (overrun, turned_away, left) = (false, false, false);
+        let mut this = Self { source, rest, overrun, lanes, lease, streaming, turned_away, left };
         this.settle();
         this.pay();
         this
@@ -80,6 +82,23 @@ impl State {
 
     /// What `lane` gets, reads or waits for.
     pub(super) fn next(&mut self, lane: usize, after: &mut After) -> Next {
+        let next = self.step(lane, after);
+        match next {
+            Next::Give(_) => self.lanes[lane].got(),
+            Next::Read(_) => {}
+            Next::Wait | Next::Held(_) => self.waits(lane),
+        }
+        next
+    }
+
+    /// `lane` asks for what is not here yet. Not for ever, without a client.
+    fn waits(&mut self, lane: usize) {
+        if !self.left {
+            self.lanes[lane].idle = None;
+        }
+    }
+
+    fn step(&mut self, lane: usize, after: &mut After) -> Next {
         let held = self.lanes[lane].held.take();
         if let Some(given) = self.give(lane, after) {
             return Next::Give(given);
@@ -210,7 +229,11 @@ impl State {
         match arrived {
             Arrived::Pending | Arrived::Nothing => {
                 self.source = Source::Here(body);
-                if matches!(arrived, Arrived::Pending) { Back::Wait } else { Back::Again }
+                if matches!(arrived, Arrived::Nothing) {
+                    return Back::Again;
+                }
+                self.waits(lane);
+                Back::Wait
             }
             Arrived::Piece { piece, last, rest } => {
                 self.overrun |= self.rest.upper().is_some_and(|most| most < piece.len() as u64);
@@ -224,11 +247,12 @@ impl State {
                     self.source = Source::Here(body);
                 }
                 self.share(1 - lane, &piece);
+                self.lanes[lane].got();
                 Back::Give(Some(Ok(piece.into_frame())))
             }
             Arrived::End => {
                 after.dropped.body = Some(body);
-                self.end(Source::Ended, after);
+                self.end(self.last_word(), after);
                 Back::Again
             }
             Arrived::Broken(error) => {
@@ -242,9 +266,36 @@ impl State {
     fn share(&mut self, lane: usize, piece: &Piece) {
         if self.lanes[lane].is_open() && !piece.is_nothing() {
             self.lanes[lane].push(piece.clone());
+            self.lanes[lane].is_offered();
             // If there is no room, nobody reads on before there is.
             self.pay();
         }
+    }
+
+    /// What an end without an error means. hyper's body ends like that too when
+    /// its connection is dropped, and no leg must take a part for the whole.
+    fn last_word(&self) -> Source {
+        let missing = self.rest.lower();
+        let error = if missing > 0 {
+            format!("it ended {missing} bytes before its length")
+        } else if self.left && self.rest.upper() != Some(0) {
+            "its client left before it had ended".to_owned()
+        } else {
+            return Source::Ended;
+        };
+        Source::Broken(BoxError::from(error).into())
+    }
+
+    /// The client has left.
+    pub(super) fn left(&mut self) {
+        self.left = true;
+        self.lanes.iter_mut().for_each(Lane::is_offered);
+    }
+
+    /// Since when `lane` has not asked for more, or nothing has come for it
+    /// although its client has left.
+    pub(super) fn idle(&self, lane: usize) -> Option<Instant> {
+        self.lanes[lane].idle.filter(|_| !self.has_ended(lane))
     }
 
     /// Nothing more comes from the source. The branches are woken by whoever

@@ -16,8 +16,13 @@ use crate::flag::ConfigError;
 ///
 /// | the slower side is | then |
 /// |---|---|
-/// | the authority | the other side waits for it, however long |
+/// | the authority | the other side waits for it, as long as it reads on at all |
 /// | the other side | as [`slow_leg`](Self::slow_leg) says |
+///
+/// A side that takes nothing of what there is for it for
+/// [`Limits::leg_timeout`](crate::Limits::leg_timeout) has failed, as one that
+/// does not answer: nobody waits for it, and it is dropped after
+/// [`abandon_after`](crate::Limits::abandon_after).
 ///
 /// Both sides get the same content only if both read to the end. A side that
 /// was cut off, or that stops reading, has got a part of it.
@@ -47,7 +52,9 @@ pub struct Streaming {
 pub enum SlowLeg {
     /// The authority gets no more of the body until the other side has read on.
     /// If it reads nothing for this long while the authority waits, it is cut
-    /// off. Zero is the same as [`CutOff`](Self::CutOff).
+    /// off, even if it only waits for its turn behind another write of its key:
+    /// that one is slow on the same side. Zero is the same as
+    /// [`CutOff`](Self::CutOff).
     ///
     /// The two sides stay equal more often, at the price that a slow other side
     /// slows the upload.

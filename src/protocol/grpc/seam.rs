@@ -5,6 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
+use tokio::time::Instant;
 
 use super::{
     CallType, Grpc, Method, MethodKind,
@@ -189,8 +190,16 @@ where
         whole.given(role).await;
     }
 
+    fn idle(&self, whole: &WholeRequest, role: Role) -> Option<Instant> {
+        whole.idle(role)
+    }
+
     fn spoiled(&self, whole: &WholeRequest, role: Role) -> Option<LegFault> {
         whole.spoiled(role)
+    }
+
+    fn left(&self, whole: &WholeRequest) {
+        whole.left();
     }
 
     fn close(&self, whole: &WholeRequest) {

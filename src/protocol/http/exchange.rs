@@ -11,6 +11,7 @@ use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request,
 };
 use http_body::{Body, Frame};
+use tokio::time::Instant;
 
 use crate::{
     BoxError,
@@ -285,12 +286,22 @@ impl WholeRequest {
         }
     }
 
+    pub(crate) fn idle(&self, role: Role) -> Option<Instant> {
+        self.fan()?.idle(role)
+    }
+
     pub(crate) fn spoiled(&self, role: Role) -> Option<LegFault> {
         self.fan()?.fault(role).map(|fault| match fault {
             BranchFault::Broken => LegFault::RequestBroken,
             BranchFault::CutOff => LegFault::CutOff,
             BranchFault::Closed => LegFault::Closed,
         })
+    }
+
+    pub(crate) fn left(&self) {
+        if let Some(fan) = self.fan() {
+            fan.left();
+        }
     }
 
     pub(crate) fn close(&self) {

@@ -5,6 +5,7 @@ use std::{fmt::Write, sync::Arc};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
+use tokio::time::Instant;
 
 use super::{
     AheadAnswer, Http, PendingAnswer, WatchedRequest, WholeRequest,
@@ -124,8 +125,16 @@ where
         whole.given(role).await;
     }
 
+    fn idle(&self, whole: &WholeRequest, role: Role) -> Option<Instant> {
+        whole.idle(role)
+    }
+
     fn spoiled(&self, whole: &WholeRequest, role: Role) -> Option<LegFault> {
         whole.spoiled(role)
+    }
+
+    fn left(&self, whole: &WholeRequest) {
+        whole.left();
     }
 
     fn close(&self, whole: &WholeRequest) {

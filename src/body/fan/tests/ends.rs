@@ -313,3 +313,35 @@ async fn what_one_has_seen_of_the_source_is_told_to_who_waits_for_the_sibling() 
         assert!(ended.is_woken() && ended.poll().is_ready(), "{end}");
     }
 }
+
+#[tokio::test]
+async fn an_end_before_the_length_is_an_error_for_both() {
+    // As hyper's body ends when its connection is dropped.
+    let (fan, readers) = pair(&letters(None).of_length(9));
+    for (mut reader, role) in readers.into_iter().zip([Authority, Other]) {
+        let (all, end) = reader.read_on();
+        assert_eq!(all, ALL);
+        assert!(matches!(end, Got::Broken(why) if why.contains("ended 3 bytes before its length")));
+        assert_eq!(fan.fault(role), Some(BranchFault::Broken));
+    }
+}
+
+#[tokio::test]
+async fn once_the_client_has_left_an_end_must_be_known() {
+    for (length, knows_end, whole) in
+        [(None, false, false), (None, true, true), (Some(6), false, true)]
+    {
+        let mut source = letters(None);
+        if let Some(length) = length {
+            source = source.of_length(length);
+        }
+        source.script().knows_end = knows_end;
+        let (fan, readers) = pair(&source);
+        fan.left();
+        for mut reader in readers {
+            let (all, end) = reader.read_on();
+            assert_eq!(all, ALL);
+            assert_eq!(end == Got::End, whole, "{length:?} {knows_end} {end:?}");
+        }
+    }
+}

@@ -307,3 +307,31 @@ async fn the_budget_gets_back_what_is_not_kept() {
         assert_eq!(budget.used(), 0, "{end}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_ask_for_what_there_is_is_idle() {
+    let source = Source::default();
+    let (fan, mut authority, mut other) = split(&source, Streaming::new());
+    let idle = |role| fan.idle(role).map(|since| since.elapsed().as_secs());
+    let both = || [Role::Authority, Role::Other].map(idle);
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(both(), [Some(1), Some(1)], "neither has asked yet");
+    assert_eq!((authority.poll(), other.poll()), (Got::Nothing, Got::Nothing));
+    assert_eq!(both(), [None, None], "the client is slow");
+    source.does(data(b"a"));
+    assert_eq!(authority.poll(), given(b"a"));
+    advance(Duration::from_secs(2)).await;
+    assert_eq!(both(), [Some(2), Some(2)], "there is one for the other");
+    assert_eq!((authority.poll(), other.poll()), (Got::Nothing, given(b"a")));
+    assert_eq!(both(), [None, Some(0)]);
+    assert_eq!(other.poll(), Got::Nothing);
+    advance(Duration::from_secs(3)).await;
+    assert_eq!(both(), [None, None]);
+    fan.left();
+    advance(Duration::from_secs(4)).await;
+    assert_eq!((authority.poll(), both()), (Got::Nothing, [Some(4), Some(4)]), "no client");
+    source.does(data(b"b"));
+    assert_eq!((authority.poll(), both()), (given(b"b"), [Some(0), Some(4)]));
+    source.ends();
+    assert_eq!((authority.poll(), both()), (Got::End, [None, None]));
+}

@@ -34,6 +34,7 @@ mod readiness;
 mod regressions;
 mod shadow;
 mod sockets;
+mod streaming;
 mod telemetry;
 mod travels;
 mod writes;

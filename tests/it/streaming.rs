@@ -353,6 +353,12 @@ impl Rig {
         (status.on_old.writes, status.on_new.writes)
     }
 
+    /// Waits for everything that runs, which must come to an end.
+    async fn shuts_down(&self) {
+        let limit = Duration::from_secs(3600);
+        tokio::time::timeout(limit, self.handle.shutdown()).await.expect("everything ends");
+    }
+
     /// Nothing is left of any request.
     async fn is_quiet(&self) {
         settle_tasks().await;

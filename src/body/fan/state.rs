@@ -272,8 +272,10 @@ impl State {
         }
     }
 
-    /// What an end without an error means. hyper's body ends like that too when
-    /// its connection is dropped, and no leg must take a part for the whole.
+    /// What an end without an error means. The body of hyper before 1.12 ends
+    /// like that too when its connection is dropped, that of HTTP/2 when the
+    /// client resets it with `NO_ERROR`; and no leg must take a part for the
+    /// whole.
     fn last_word(&self) -> Source {
         let missing = self.rest.lower();
         let error = if missing > 0 {

@@ -93,7 +93,7 @@ async fn a_side_that_has_seen_the_whole_does_not_make_the_other_half_clean() {
     }
 }
 
-/// hyper's body ends without an error when its connection's task is dropped.
+/// The body of older hypers ends like that when its connection's task is dropped.
 #[tokio::test]
 async fn an_end_before_the_content_length_is_an_error() {
     let rig =

@@ -147,7 +147,7 @@ async fn an_authority_that_stops_reading_is_waited_for_as_long_as_any() {
             settle_tasks().await;
             assert_eq!(rig.dirty(), ["/a"]);
         }
-        rig.handle.shutdown().await;
+        rig.shuts_down().await;
         assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
         assert_eq!(rig.in_flight(), (0, 0));
     }
@@ -165,7 +165,7 @@ async fn an_other_side_that_stops_reading_costs_the_client_its_patience() {
     assert_eq!(sent.status().await, 200);
     assert_eq!(began.elapsed().as_secs(), 3);
     assert_eq!((rig.old.data().len(), rig.new.data().len()), (72, 8));
-    rig.handle.shutdown().await;
+    rig.shuts_down().await;
     assert_eq!(rig.dirty(), ["/a"]);
     // Cut off, waited for, given up, lingered.
     assert_eq!(began.elapsed().as_secs(), 3 + 5 + 20 + 1);
@@ -183,7 +183,7 @@ async fn both_stop_reading_and_the_client_leaves() {
         settle_tasks().await;
         sent.hangs_up().await;
         let began = Instant::now();
-        rig.handle.shutdown().await;
+        rig.shuts_down().await;
         assert_eq!(rig.dirty(), ["/a"]);
         assert_eq!(began.elapsed().as_secs(), 5 + 20 + 1, "{asked_first}");
         assert!(feed.is_dropped());

@@ -116,7 +116,7 @@ async fn a_read_with_a_large_body_is_the_authoritys_and_not_compared() {
     feed.gives("456");
     feed.ends();
     assert_eq!(sent.status().await, 200);
-    rig.handle.shutdown().await;
+    rig.shuts_down().await;
     assert_eq!((rig.old.data().as_str(), rig.new.seen().len()), ("123456", 0));
     assert!(rig.dirty().is_empty());
 }

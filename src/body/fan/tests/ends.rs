@@ -316,7 +316,7 @@ async fn what_one_has_seen_of_the_source_is_told_to_who_waits_for_the_sibling() 
 
 #[tokio::test]
 async fn an_end_before_the_length_is_an_error_for_both() {
-    // As hyper's body ends when its connection is dropped.
+    // As the body of older hypers when its connection is dropped.
     let (fan, readers) = pair(&letters(None).of_length(9));
     for (mut reader, role) in readers.into_iter().zip([Authority, Other]) {
         let (all, end) = reader.read_on();

@@ -8,6 +8,8 @@
     reason = "a test says what it is by its name, and shares one set of tools"
 )]
 
+mod fake;
 mod interop;
+mod outcomes;
 mod stages;
 mod support;

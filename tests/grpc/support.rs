@@ -21,6 +21,20 @@ pub mod proto {
     include!("../proto/interop.rs");
 }
 
+pub mod airports {
+    #![allow(
+        clippy::all,
+        clippy::pedantic,
+        missing_debug_implementations,
+        unreachable_pub,
+        reason = "generated"
+    )]
+    include!("../../examples/tonic/airports.rs");
+}
+
+pub const INTEROP: &[u8] = include_bytes!("../proto/interop.bin");
+pub const AIRPORTS: &[u8] = include_bytes!("../../examples/tonic/airports.bin");
+
 /// Serves `old` behind the layer, with `new` as the other side.
 pub async fn serve(handle: &MigrationHandle, grpc: Grpc, old: Routes, new: Routes) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -219,18 +219,18 @@ impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
             Side::New => std::mem::take(&mut self.new_ready),
         };
         let glance = self.settings.protocol.glancing();
-        if self.settings.protocol.closes().is_some()
+        if let Some(grace) = self.settings.protocol.closes(&request)
             && let Some(mark) = mark.take_if(|mark| mark.is_write())
         {
             let settings = Arc::clone(&self.settings);
             let future: Both<_, _> = match side {
                 Side::Old => {
                     let old = Ready::take(&mut self.old, &mut { ready });
-                    Box::pin(closable(settings, old, request, mark))
+                    Box::pin(closable(settings, old, request, mark, grace))
                 }
                 Side::New => {
                     let new = Ready::take(&mut self.new, &mut { ready });
-                    Box::pin(closable(settings, new, request, mark))
+                    Box::pin(closable(settings, new, request, mark, grace))
                 }
             };
             return ResponseFuture::both(future, glance);
@@ -354,10 +354,18 @@ impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
             if admission.other.is_some() {
                 return dual_write(settings, admission, old, new, request).await;
             }
+            let side = admission.stage.authority();
+            if let Some(grace) = settings.protocol.closes(&request) {
+                let mark = admission.authority;
+                return match side {
+                    Side::Old => closable(settings, old, request, mark, grace).await,
+                    Side::New => closable(settings, new, request, mark, grace).await,
+                };
+            }
             settings.name(&request, Some(&mut admission.authority));
             let mark = Some(admission.authority);
             let glance = settings.protocol.glancing();
-            match admission.stage.authority() {
+            match side {
                 Side::Old => plain::<P, _, _>(glance, old, request, mark).await,
                 Side::New => plain::<P, _, _>(glance, new, request, mark).await,
             }

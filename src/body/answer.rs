@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -11,19 +12,16 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{Kept, Sink};
+use super::{Closing, Kept, Sink, closable::Closable};
 use crate::{
     flag::{End, Mark},
     stage::Outcome,
 };
 
 /// Where an answer says how the request went.
-pub trait SaysWhere: Default + 'static {
+pub trait SaysWhere: 'static {
     /// What the end of an answer says; `None` where only the head does.
     fn at_end(trailers: Option<&HeaderMap>) -> Option<Outcome>;
-
-    /// Ready once the layer ends the answer, with what to end it with.
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<HeaderMap>;
 }
 
 /// The answer's head says it: HTTP.
@@ -35,11 +33,6 @@ impl SaysWhere for AtHead {
     #[inline]
     fn at_end(_: Option<&HeaderMap>) -> Option<Outcome> {
         None
-    }
-
-    #[inline]
-    fn poll_closed(&mut self, _: &mut Context<'_>) -> Poll<HeaderMap> {
-        Poll::Pending
     }
 }
 
@@ -53,37 +46,32 @@ pin_project! {
     /// that both legs run to their end.
     pub struct AnswerBody<B: Body, W = AtHead> {
         #[pin]
-        inner: Inner<B>,
+        inner: Inner<B, W>,
         mark: Option<Mark>,
         sink: Option<Box<Sink>>,
-        says: W,
     }
 }
 
 pin_project! {
     #[project = InnerProj]
-    enum Inner<B: Body> {
+    enum Inner<B: Body, W> {
         Passed { #[pin] body: B },
         // Boxed: it is rare, and every answer has room for it.
         Kept { kept: Box<Kept<B>> },
-        Own { data: Bytes },
+        Closable { body: Closable<B, W> },
+        Own { data: Bytes, says: PhantomData<fn() -> W> },
     }
 }
 
 impl<B: Body, W: SaysWhere> AnswerBody<B, W> {
     /// A body that the layer made itself.
     pub(crate) fn own(data: Bytes) -> Self {
-        Self { inner: Inner::Own { data }, mark: None, sink: None, says: W::default() }
+        Self { inner: Inner::Own { data, says: PhantomData }, mark: None, sink: None }
     }
 
     /// The authority's body of a dual write.
     pub(crate) fn kept(kept: Kept<B>) -> Self {
-        Self {
-            inner: Inner::Kept { kept: Box::new(kept) },
-            mark: None,
-            sink: None,
-            says: W::default(),
-        }
+        Self { inner: Inner::Kept { kept: Box::new(kept) }, mark: None, sink: None }
     }
 }
 
@@ -100,19 +88,7 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> AnswerBody<B, W> {
             }
             mark.answered();
         }
-        Self {
-            inner: Inner::Passed { body },
-            mark: mark.filter(|_| !ended),
-            sink: None,
-            says: W::default(),
-        }
-    }
-
-    /// The same, ended by the layer when `says` says so.
-    #[cfg(feature = "grpc")]
-    pub(crate) fn saying(mut self, says: W) -> Self {
-        self.says = says;
-        self
+        Self { inner: Inner::Passed { body }, mark: mark.filter(|_| !ended), sink: None }
     }
 
     /// The same, of an answer whose head says how long it is: a server may not
@@ -141,13 +117,7 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> Body for AnswerBody<B, W> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut this = self.project();
-        if let Poll::Ready(end) = this.says.poll_closed(cx)
-            && close(this.inner.as_mut(), this.mark)
-        {
-            *this.sink = None;
-            return Poll::Ready(Some(Ok(Frame::trailers(end))));
-        }
+        let this = self.project();
         match this.inner.project() {
             InnerProj::Passed { mut body } => {
                 let frame = ready!(body.as_mut().poll_frame(cx));
@@ -162,7 +132,8 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> Body for AnswerBody<B, W> {
                 Poll::Ready(frame)
             }
             InnerProj::Kept { kept } => kept.poll_frame(cx),
-            InnerProj::Own { data } => {
+            InnerProj::Closable { body } => body.poll_frame(cx),
+            InnerProj::Own { data, .. } => {
                 let data = std::mem::take(data);
                 Poll::Ready((!data.is_empty()).then(|| Ok(Frame::data(data))))
             }
@@ -173,7 +144,8 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> Body for AnswerBody<B, W> {
         match &self.inner {
             Inner::Passed { body } => body.is_end_stream(),
             Inner::Kept { kept } => kept.is_end_stream(),
-            Inner::Own { data } => data.is_empty(),
+            Inner::Closable { body } => body.is_end_stream(),
+            Inner::Own { data, .. } => data.is_empty(),
         }
     }
 
@@ -181,30 +153,49 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> Body for AnswerBody<B, W> {
         match &self.inner {
             Inner::Passed { body } => body.size_hint(),
             Inner::Kept { kept } => kept.size_hint(),
-            Inner::Own { data } => SizeHint::with_exact(data.len() as u64),
+            Inner::Closable { body } => body.size_hint(),
+            Inner::Own { data, .. } => SizeHint::with_exact(data.len() as u64),
         }
     }
 }
 
-/// Ends an answer in the middle. `false`: it has come to its end already.
-fn close<B: Body<Data = Bytes>>(mut inner: Pin<&mut Inner<B>>, slot: &mut Option<Mark>) -> bool {
-    match inner.as_mut().project() {
-        InnerProj::Passed { .. } => {
-            if let Some(mut mark) = slot.take() {
-                // What the handler has done so far may still land.
-                mark.set_end(End::Unknown);
-                mark.set_lingers(true);
-            }
+impl<B, W> AnswerBody<B, W>
+where
+    B: Body<Data = Bytes, Error: Send> + Send + 'static,
+    W: SaysWhere,
+{
+    /// The same, ended by the layer with `end` when `closing` says so.
+    #[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "only gRPC closes answers"))]
+    pub(crate) fn closed_when(self, closing: Closing, end: HeaderMap) -> Self {
+        if self.is_end_stream() {
+            return self;
         }
-        InnerProj::Kept { kept } => {
-            if !kept.close() {
-                return false;
-            }
-        }
-        InnerProj::Own { .. } => return false,
+        let body = Closable::new(self, closing, end);
+        Self { inner: Inner::Closable { body }, mark: None, sink: None }
     }
-    inner.set(Inner::Own { data: Bytes::new() });
-    true
+
+    /// Ends the answer in the middle. `false`: it has come to its end already.
+    pub(super) fn close(self: Pin<&mut Self>) -> bool {
+        let this = self.project();
+        let mut inner = this.inner;
+        match inner.as_mut().project() {
+            InnerProj::Passed { .. } => {
+                if let Some(mut mark) = this.mark.take() {
+                    // What the handler has done so far may still land.
+                    mark.set_end(End::Unknown);
+                    mark.set_lingers(true);
+                }
+            }
+            InnerProj::Kept { kept } => {
+                if !kept.close() {
+                    return false;
+                }
+            }
+            InnerProj::Closable { .. } | InnerProj::Own { .. } => return false,
+        }
+        inner.set(Inner::Own { data: Bytes::new(), says: PhantomData });
+        true
+    }
 }
 
 impl<B: Body, W> fmt::Debug for AnswerBody<B, W> {

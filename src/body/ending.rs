@@ -150,3 +150,39 @@ impl fmt::Debug for Ending {
         f.debug_struct("Ending").field("awaited", &self.is_awaited()).finish_non_exhaustive()
     }
 }
+
+/// When the layer ends an answer that keeps a step waiting: see
+/// [`Protocol::close_when`](crate::protocol::Protocol::close_when).
+pub struct Closing {
+    when: Option<BoxFuture<'static, ()>>,
+    then: Box<dyn FnOnce() + Send>,
+}
+
+impl Closing {
+    pub(crate) fn new(when: BoxFuture<'static, ()>, then: impl FnOnce() + Send + 'static) -> Self {
+        Self { when: Some(when), then: Box::new(then) }
+    }
+
+    /// Waits until the answer is to be ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
+    pub async fn wait(&mut self) {
+        if let Some(when) = &mut self.when {
+            when.await;
+            self.when = None;
+        }
+    }
+
+    /// The answer has been ended.
+    pub fn closed(self) {
+        (self.then)();
+    }
+}
+
+impl fmt::Debug for Closing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Closing").field("due", &self.when.is_none()).finish_non_exhaustive()
+    }
+}

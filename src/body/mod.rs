@@ -8,6 +8,7 @@
 mod answer;
 mod boxed;
 mod budget;
+mod closable;
 mod collect;
 mod copy;
 mod ending;
@@ -21,8 +22,8 @@ pub use self::boxed::{BoxRequest, BoxRequestLayer, RequestBody};
 pub(crate) use self::budget::{Budget, Lease};
 pub(crate) use self::collect::{CollectError, Collected, collect};
 pub use self::copy::CopyBody;
-pub use self::ending::Ending;
 pub(crate) use self::ending::Then;
+pub use self::ending::{Closing, Ending};
 pub use self::fan::{Branch, BranchError, SlowLeg, Streaming};
 pub(crate) use self::fan::{BranchFault, Fan, fan_out};
 #[cfg(feature = "grpc")]

@@ -1,13 +1,24 @@
 //! The two legs of a write, and what its client is told.
 
-use std::sync::Arc;
+use std::{
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use tokio::{runtime, sync::oneshot, time::timeout};
+use tokio::{
+    runtime,
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 use tower_service::Service;
 use tracing::Instrument;
 
 use super::{
     Ready, Settings,
+    closing::Grace,
     guard::{CatchPanic, Detached, Panicked},
     inner::Inner,
     leg::{LegEnd, leg, until},
@@ -16,8 +27,8 @@ use super::{
 };
 use crate::{
     body::{Ending, Then},
-    flag::{Mark, Word},
-    protocol::{Dispatch, Drained, Protocol, Said},
+    flag::{BoxFuture, Mark, Word},
+    protocol::{Closing, Dispatch, Drained, Protocol, Said},
     reconcile::Place,
     stage::{FailurePolicy, Outcome, Reply, Role, Stage, acknowledged_on_record, reply},
     telemetry::{LegFault, Refused, SkippedLeg},
@@ -33,6 +44,8 @@ pub(super) struct Write<P: Protocol<Req, Res, E>, Req, Res, E> {
     pub(super) stage: Stage,
     /// Whether the other side was synced when the write began.
     pub(super) synced: bool,
+    /// How long it may keep a step waiting, if it may not for ever.
+    pub(super) grace: Option<Grace>,
 }
 
 type Answered<P, Req, A> = Result<
@@ -96,7 +109,7 @@ where
         }
         let hold = Hold { mark, place, _permit: None };
         let mut mine = Some(mine);
-        let closing = self.settings.closing_answer(&hold.mark);
+        let closing = self.closing(&hold.mark);
         let (outcome, headed) = self.lead(authority, hold, &mut mine).await;
         let mut ahead = match headed {
             Headed::Open(ahead, mark) => {
@@ -105,7 +118,10 @@ where
                 let ending = settings.ending(mark, Then::Awaited(Box::new(then)));
                 let answer = settings.protocol.keep(&whole, ahead, ending);
                 return Ok(match closing {
-                    Some(closing) => settings.protocol.close_when(answer, closing),
+                    // The write's end counts it.
+                    Some(closing) => {
+                        settings.protocol.close_when(answer, Closing::new(closing, || ()))
+                    }
                     None => answer,
                 });
             }
@@ -115,6 +131,9 @@ where
         };
         if let Some(leg) = other {
             told = self.follow(leg, outcome, &mut ahead).await;
+        }
+        if matches!(ahead, Err(Refused::StreamClosed)) {
+            return self.refuse(Refused::StreamClosed);
         }
         let refused = self.reply(outcome, told).await;
         let answer = ahead.map(|answer| {
@@ -156,15 +175,25 @@ where
             leg(authority, request, turn, limits.ready_timeout)
                 .instrument(self.span(Role::Authority)),
         );
-        let closing = self.settings.closing(&hold.mark);
-        let patience = self.settings.patience(&self.whole, Role::Authority, closing, || false);
+        let closing = self.closing(&hold.mark);
+        let broken_off = AtomicBool::new(false);
+        let patience = async {
+            let patience = self.settings.patience(&self.whole, Role::Authority, closing, || false);
+            let closed = patience.await;
+            broken_off.store(closed, Ordering::Relaxed);
+            if closed {
+                // One that gets nothing more has to come to its end.
+                sleep(self.settings.core.linger()).await;
+            }
+        };
         let ended = until(&mut running, patience).await;
+        let broken_off = broken_off.load(Ordering::Relaxed);
         let report = mine.take().expect("a leg reports once");
         hold.mark.record(report.took());
         let spoiled = protocol.spoiled(&self.whole, Role::Authority);
         match ended {
             Some(LegEnd::Answer(_)) if spoiled == Some(LegFault::Closed) => {
-                self.settings.core.counters.closed_stream();
+                self.closed();
                 let outcome = report.failed(LegFault::Closed);
                 drop(hold.ended(outcome));
                 (outcome, Headed::Refused(Refused::StreamClosed))
@@ -221,6 +250,11 @@ where
                 // Pays for the body until the leg has ended.
                 let whole = Arc::clone(&self.whole);
                 let permit = Arc::clone(&settings.legs).try_acquire_owned();
+                // Nor is one waited for that was closed.
+                let permit = permit.ok().filter(|_| !broken_off);
+                if broken_off {
+                    self.closed();
+                }
                 let late = {
                     let settings = Arc::clone(&settings);
                     async move {
@@ -232,12 +266,16 @@ where
                 tokio::spawn(async move {
                     // Over the bound of running legs it is given up at once.
                     match permit {
-                        Ok(_permit) => outlive(&settings, late, hold).await,
-                        Err(_) => abandon(&settings, late, hold).await,
+                        Some(_permit) => outlive(&settings, late, hold).await,
+                        None => abandon(&settings, late, hold).await,
                     }
                 });
-                let outcome = report.failed(LegFault::Timeout);
-                (outcome, Headed::Refused(Refused::AuthorityTimeout))
+                let (fault, reason) = if broken_off {
+                    (LegFault::Closed, Refused::StreamClosed)
+                } else {
+                    (LegFault::Timeout, Refused::AuthorityTimeout)
+                };
+                (report.failed(fault), Headed::Refused(reason))
             }
         }
     }
@@ -250,17 +288,16 @@ where
         mine: Option<Report<P>>,
         other: Option<OtherLeg<O, P>>,
         mut told: Option<oneshot::Receiver<Told>>,
-    ) -> crate::flag::BoxFuture<'static, Option<Refused>>
+    ) -> BoxFuture<'static, Option<Refused>>
     where
         O: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
         let protocol = &self.settings.protocol;
-        if matches!(ended, Err(LegFault::Closed)) {
-            // The other leg ends with it.
-            self.record.close();
-            protocol.close(&self.whole);
-        }
         let fault = protocol.spoiled(&self.whole, Role::Authority);
+        let closed = fault == Some(LegFault::Closed) || matches!(ended, Err(LegFault::Closed));
+        if closed {
+            self.closed();
+        }
         let mine = mine.expect("a leg reports once");
         let outcome = match (fault, ended) {
             (Some(fault), _) | (None, Err(fault)) => mine.failed(fault),
@@ -284,6 +321,10 @@ where
                 let request = protocol.copy(&self.whole, self.dispatch(Role::Other));
                 told = Some(self.start_other(leg, request));
             }
+        }
+        if closed {
+            // What the handler has made of half a request is not the answer.
+            return Box::pin(ready(Some(Refused::StreamClosed)));
         }
         Box::pin(Detached::new(async move { self.reply(outcome, told).await }))
     }

@@ -1,6 +1,6 @@
 //! The second leg of a dual write: a task of its own, to its own end.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::pending, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
@@ -85,6 +85,7 @@ where
         let whole = Arc::clone(&self.whole);
         let OtherLeg { service, mut hold, report } = other;
         let turn = hold.place.turn();
+        let closing = self.closing(&hold.mark);
         let run = {
             let (settings, record) = (Arc::clone(&settings), Arc::clone(&record));
             let whole = Arc::clone(&whole);
@@ -96,18 +97,27 @@ where
         let task = async move {
             let mut running = Box::pin(run);
             let limit = settings.limits.leg_timeout;
-            let closing = settings.closing(&hold.mark);
             let patience = async {
                 // In a call that goes both ways, one that has answered may have
                 // no use for more of the request, as long as the authority goes on.
                 let talks = || record.other_has_answered() && !record.authority_has_said();
-                settings.patience(&whole, Role::Other, closing, talks).await;
+                if settings.patience(&whole, Role::Other, closing, talks).await {
+                    record.close();
+                    return pending().await;
+                }
                 // The rest of an answer may take as long as the authority's.
                 if record.other_has_answered() {
                     let said = record.authority_said().await;
-                    let more = if record.is_closed() { settings.core.linger() } else { limit };
-                    sleep_until(later_than(said, more)).await;
+                    sleep_until(later_than(said, limit)).await;
                 }
+            };
+            // One that was broken off has to come to its end.
+            let closed = async {
+                record.closed().await;
+                sleep(settings.core.linger()).await;
+            };
+            let patience = async {
+                let _ = until(&mut pin!(patience), closed).await;
             };
             match until(&mut running, patience).await {
                 Some(end) => {

@@ -33,6 +33,8 @@ pub(super) struct Record<P> {
     said: Notify,
     other_answers: AtomicBool,
     closed: AtomicBool,
+    /// Told when that is set.
+    broken_off: Notify,
 }
 
 struct State {
@@ -76,6 +78,7 @@ impl<P: Send + Sync + 'static> Record<P> {
             said: Notify::new(),
             other_answers: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            broken_off: Notify::new(),
         });
         let report =
             |role| Report { record: Some(Arc::clone(&record)), role, began: Instant::now() };
@@ -151,13 +154,23 @@ impl<P: Send + Sync + 'static> Record<P> {
         self.other_answers.load(Ordering::Relaxed)
     }
 
-    /// The layer has ended the authority's answer.
+    /// The layer has broken the write off.
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.closed.store(true, Ordering::SeqCst);
+        self.broken_off.notify_waiters();
+    }
+
+    /// Waits until the layer breaks the write off.
+    pub(super) async fn closed(&self) {
+        let mut broken_off = pin!(self.broken_off.notified());
+        broken_off.as_mut().enable();
+        if !self.is_closed() {
+            broken_off.await;
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Whether it is known how the authority's leg went.

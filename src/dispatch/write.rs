@@ -8,6 +8,7 @@ use tower_service::Service;
 use super::{
     Ready, Settings,
     both_legs::Write,
+    closing::Grace,
     guard::{Detached, IfDropped, guarded},
     inner::Inner,
     other_leg::{Hold, OtherLeg},
@@ -39,6 +40,7 @@ where
 {
     let core = &settings.core;
     let label = settings.protocol.name(&request);
+    let grace = settings.protocol.closes(&request).map(Grace::new);
     admission.list(&label, Instant::now());
     let limits = &settings.limits;
     let room = Room::new(limits.body, Arc::clone(&core.buffered).lease(limits.buffered_bytes))
@@ -63,8 +65,8 @@ where
         _ => admission.turned(),
     };
     match admission.stage.authority() {
-        Side::Old => two_legs(settings, admission, old, new, (whole, label, keys)).await,
-        Side::New => two_legs(settings, admission, new, old, (whole, label, keys)).await,
+        Side::Old => two_legs(settings, admission, old, new, (whole, label, keys, grace)).await,
+        Side::New => two_legs(settings, admission, new, old, (whole, label, keys, grace)).await,
     }
 }
 
@@ -74,7 +76,7 @@ async fn two_legs<P, A, O, Req>(
     admission: Admission,
     authority: Ready<A>,
     other: Ready<O>,
-    (whole, label, keys): (P::Whole, Arc<str>, Keys),
+    (whole, label, keys, grace): (P::Whole, Arc<str>, Keys, Option<Grace>),
 ) -> Result<P::Answer, A::Error>
 where
     P: Protocol<Req, A::Response, A::Error>,
@@ -109,6 +111,7 @@ where
         word,
         synced,
         stage,
+        grace,
         whole: Arc::clone(&whole),
         record: Arc::clone(&record),
         settings: Arc::clone(&settings),

@@ -21,6 +21,9 @@ pub(crate) use self::hooks::KeyFns;
 pub use self::hooks::{ByMethod, Classify, Head, HttpKeys, KeyOf};
 pub use self::http::Http;
 pub use self::plain::Plain;
-pub use self::seam::{Class, Drained, HasKeys, Protocol, Said};
+pub use self::seam::{BreakOff, Class, Drained, HasKeys, Protocol, Said};
 pub use self::upgrade::UpgradeToken;
-pub use crate::{body::Ending, flag::Mark};
+pub use crate::{
+    body::{Closing, Ending},
+    flag::Mark,
+};

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Dispatch, Ending, UpgradeToken};
+use super::{Closing, Dispatch, Ending, UpgradeToken};
 use crate::{
     body::{CaptureError, Room},
     compare::{Diff, SkipReason},
-    flag::{BoxFuture, Mark},
+    flag::Mark,
     reconcile::Keys,
     stage::{Operation, Outcome, Role, Side},
     telemetry::{LegFault, Refused, SkippedLeg},
@@ -48,6 +48,9 @@ impl From<Operation> for Class {
         }
     }
 }
+
+/// Breaks a request off that is being read.
+pub type BreakOff = Box<dyn FnOnce() + Send>;
 
 /// What the head of an answer says about a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,15 +289,23 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     }
     /// The answer, handed on. The mark is dropped when the answer has ended.
     fn pass(answer: Res, mark: Option<Mark>) -> Self::Answer;
-    /// After which grace period a write is broken off that keeps a step waiting:
-    /// one that was admitted before the flag moved, or before a step began to
+    /// After which grace period this write is broken off if it keeps a step
+    /// waiting: it was admitted before the flag moved, or before a step began to
     /// wait for it. `None`, the default: never.
-    fn closes(&self) -> Option<Duration> {
+    fn closes(&self, request: &Req) -> Option<Duration> {
+        let _ = request;
         None
     }
+    /// The request of such a write that runs alone, and what breaks it off: its
+    /// side must get nothing more of it once the step goes on. Default: it
+    /// cannot be broken off.
+    fn breakable(&self, request: Req, room: Room) -> (Req, Option<BreakOff>) {
+        drop(room);
+        (request, None)
+    }
     /// The answer to such a write, to be ended by the layer when `closing`
-    /// resolves. Default: it goes on.
-    fn close_when(&self, answer: Self::Answer, closing: BoxFuture<'static, ()>) -> Self::Answer {
+    /// says so, whether it is being read or not. Default: it goes on.
+    fn close_when(&self, answer: Self::Answer, closing: Closing) -> Self::Answer {
         drop(closing);
         answer
     }

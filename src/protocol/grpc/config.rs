@@ -369,14 +369,18 @@ impl Grpc {
     /// default: then a step waits for such a write, and is refused at its
     /// deadline with the write's method and age.
     ///
+    /// Its handler sees its request break off, on both sides, with
+    /// [`BranchError::Closed`](crate::body::BranchError::Closed), and its answer
+    /// is dropped. Calls that a descriptor says are unary are never broken off.
+    ///
     /// A client that reconnects is served by the stage of then. What it had sent
     /// may have been applied in part: in a one-sided stage that is so without
     /// the layer too; in a two-sided stage the key is dirty (without a key: the
     /// other side suspect), since the two sides may have come to different
     /// points.
     ///
-    /// It costs one-sided writes three allocations and makes them known by name,
-    /// as with [`name_writes`](crate::MigrationLayer::name_writes).
+    /// It costs one-sided writes that may stream a task and some allocations, and
+    /// makes them known by name, as with [`name_writes`](crate::MigrationLayer::name_writes).
     ///
     /// # Errors
     ///

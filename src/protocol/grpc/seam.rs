@@ -17,9 +17,9 @@ use crate::{
     BoxError,
     body::{AnswerBody, CaptureError, CopyBody, Ending, Kept, Late, Room},
     compare::{Answer, Answers, Diff, SkipReason},
-    flag::{BoxFuture, Mark},
+    flag::Mark,
     protocol::{
-        Class, Dispatch, Drained, FallbackRead, HasKeys, Head, Protocol, Said,
+        BreakOff, Class, Closing, Dispatch, Drained, FallbackRead, HasKeys, Head, Protocol, Said,
         http::{AheadAnswer, PendingAnswer, WatchedRequest, WholeRequest, exchange},
     },
     reconcile::Keys,
@@ -285,12 +285,25 @@ where
         answer.map(|body| AnswerBody::passed(body, mark))
     }
 
-    fn closes(&self) -> Option<Duration> {
-        self.close_after
+    fn closes(&self, request: &Request<B>) -> Option<Duration> {
+        let grace = self.close_after?;
+        // One message each way is no stream, however long it takes.
+        (self.methods.get(request.uri().path()).call != CallType::Unary).then_some(grace)
     }
 
-    fn close_when(&self, answer: Self::Answer, closing: BoxFuture<'static, ()>) -> Self::Answer {
-        answer.map(|body| body.saying(InTrailers::until(closing)))
+    fn breakable(&self, request: Request<B>, room: Room) -> (Request<B>, Option<BreakOff>) {
+        match self.methods.get(request.uri().path()).call {
+            // It is here with its first message.
+            CallType::Unary | CallType::ServerStreaming => (request, None),
+            CallType::ClientStreaming | CallType::Bidirectional | CallType::Unknown => {
+                exchange::breakable(request, room)
+            }
+        }
+    }
+
+    fn close_when(&self, answer: Self::Answer, closing: Closing) -> Self::Answer {
+        let end = || refusal::trailers(&refusal::moved_on());
+        answer.map(|body| body.closed_when(closing, end()))
     }
 
     fn ahead(answer: Response<RB>) -> AheadAnswer<RB> {

@@ -342,6 +342,20 @@ fn nothing(room: Room) -> Capture {
     Capture::Now(Collected { data: Bytes::new(), trailers: None }, room)
 }
 
+/// A request that can be broken off while its one leg reads it, and how.
+#[cfg(feature = "grpc")]
+pub(crate) fn breakable<B: CopyBody>(
+    request: Request<B>,
+    room: Room,
+) -> (Request<B>, Option<crate::protocol::BreakOff>) {
+    let Some(from_branch) = B::from_branch().filter(|_| !request.body().is_end_stream()) else {
+        return (request, None);
+    };
+    let (parts, body) = request.into_parts();
+    let (fan, [branch, _]) = fan_out([], body, Streaming::new(), room.into_lease());
+    (Request::from_parts(parts, from_branch(branch)), Some(Box::new(move || fan.close())))
+}
+
 /// The answer, to be read ahead.
 pub(crate) fn ahead<RB: Body<Data = Bytes>>(answer: Response<RB>) -> AheadAnswer<RB> {
     let (parts, body) = answer.into_parts();

@@ -6,12 +6,23 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
+    time::Duration,
 };
 
+use http_body::Frame;
+use http_body_util::BodyExt;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{
+    Code, Request, Response, Status, Streaming, body::Body, codec::CompressionEncoding,
+    server::NamedService,
+};
+use tower::Service;
 
-use crate::support::proto::{test_service_server::TestService, *};
+use crate::support::proto::{
+    test_service_server::{TestService, TestServiceServer},
+    *,
+};
 
 /// Counts its calls.
 #[derive(Clone, Debug, Default)]
@@ -38,19 +49,67 @@ fn status(wanted: Option<EchoStatus>) -> Result<(), Status> {
 
 const INITIAL: &str = "x-grpc-test-echo-initial";
 const TRAILING: &str = "x-grpc-test-echo-trailing-bin";
+/// Milliseconds before the head of an answer to a unary call.
+pub const SLEEP: &str = "x-sleep-ms";
 
 /// Gives back what the interop tests want back.
 fn echo<T, U>(request: &Request<T>, mut response: Response<U>) -> Response<U> {
     if let Some(value) = request.metadata().get(INITIAL) {
         response.metadata_mut().insert(INITIAL, value.clone());
     }
-    if let Some(value) = request.metadata().get_bin(TRAILING) {
-        response.metadata_mut().insert_bin(TRAILING, value.clone());
-    }
     response
 }
 
+/// The same for the trailers, to which a handler of tonic's adds nothing.
+#[derive(Clone, Debug)]
+pub struct Trailing<S>(pub S);
+
+impl<S: NamedService> NamedService for Trailing<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for Trailing<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Future: Send + 'static>,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let value = request.headers().get(TRAILING).cloned();
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            let Some(value) = value else { return Ok(answer) };
+            Ok(answer.map(|body| {
+                Body::new(body.map_frame(move |frame| match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        trailers.insert(TRAILING, value.clone());
+                        Frame::trailers(trailers)
+                    }
+                    Err(frame) => frame,
+                }))
+            }))
+        })
+    }
+}
+
 impl Interop {
+    pub fn served(&self) -> Trailing<TestServiceServer<Self>> {
+        let server = TestServiceServer::new(self.clone());
+        let server = server.accept_compressed(CompressionEncoding::Gzip);
+        Trailing(server.send_compressed(CompressionEncoding::Gzip))
+    }
+
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
     fn called(&self) {
         self.calls.fetch_add(1, Ordering::SeqCst);
     }
@@ -79,6 +138,10 @@ impl TestService for Interop {
         request: Request<SimpleRequest>,
     ) -> Result<Response<SimpleResponse>, Status> {
         self.called();
+        if let Some(pause) = request.metadata().get(SLEEP) {
+            let pause = pause.to_str().unwrap().parse().unwrap();
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
         let message = request.get_ref();
         status(message.response_status.clone())?;
         let payload = payload(message.response_size);

@@ -8,6 +8,7 @@
     reason = "a test says what it is by its name, and shares one set of tools"
 )]
 
+mod cases;
 mod closing;
 mod fake;
 mod interop;

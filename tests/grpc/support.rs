@@ -35,13 +35,28 @@ pub mod airports {
 pub const INTEROP: &[u8] = include_bytes!("../proto/interop.bin");
 pub const AIRPORTS: &[u8] = include_bytes!("../../examples/tonic/airports.bin");
 
-/// Serves `old` behind the layer, with `new` as the other side.
-pub async fn serve(handle: &MigrationHandle, grpc: Grpc, old: Routes, new: Routes) -> SocketAddr {
+async fn listen() -> (TcpListenerStream, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let layer = MigrationLayer::with_protocol(handle.clone(), new, grpc);
-    let server = Server::builder().layer(layer).add_routes(old);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    (TcpListenerStream::new(listener), address)
+}
+
+/// Serves `old` behind the layer, with `new` as the other side.
+pub async fn serve(handle: &MigrationHandle, grpc: Grpc, old: Routes, new: Routes) -> SocketAddr {
+    serve_around(MigrationLayer::with_protocol(handle.clone(), new, grpc), old).await
+}
+
+/// The same with a layer that has been set up.
+pub async fn serve_around(layer: MigrationLayer<Routes, Grpc>, old: Routes) -> SocketAddr {
+    let (incoming, address) = listen().await;
+    tokio::spawn(Server::builder().layer(layer).add_routes(old).serve_with_incoming(incoming));
+    address
+}
+
+/// Serves without a layer: `routes` are bare, or layered one by one.
+pub async fn serve_bare(routes: Routes) -> SocketAddr {
+    let (incoming, address) = listen().await;
+    tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
     address
 }
 

@@ -4,12 +4,14 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
+use tokio::time::timeout;
 
-use super::frames;
+use super::{CallType, frames};
 use crate::body::CopyBody;
 
 /// What has been read of a request, and how that went.
@@ -31,14 +33,59 @@ pub(super) enum Then<E> {
     Broken(E),
 }
 
+/// How long a request that may be answered before its first message is waited
+/// for: its client may be waiting for the answer's head, and would for ever.
+const FIRST_BYTE: Duration = Duration::from_millis(500);
+
 impl<E> Begun<E> {
+    fn nothing() -> Self {
+        Self { frames: Vec::new(), data: BytesMut::new(), then: Then::More }
+    }
+
     /// Reads the first message, if it is wanted, and what else is here already:
     /// most calls are, and then are whole. At most `limit` bytes and a chunk.
-    pub(super) async fn read<B>(body: &mut B, limit: usize, wants_message: bool) -> Self
+    ///
+    /// Of a call that may go both ways nothing at all may have come for a while:
+    /// then there is nothing.
+    pub(super) async fn read<B>(
+        body: &mut B,
+        limit: usize,
+        call: CallType,
+        wants_message: bool,
+    ) -> Self
     where
         B: CopyBody<Error = E> + Unpin,
     {
-        let mut begun = Self { frames: Vec::new(), data: BytesMut::new(), then: Then::More };
+        let both_ways = matches!(call, CallType::Bidirectional | CallType::Unknown);
+        if wants_message && both_ways && !body.is_end_stream() {
+            let mut begun = Self::nothing();
+            let first = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+            match timeout(FIRST_BYTE, first).await {
+                Err(_) => {}
+                Ok(None) => begun.then = Then::End,
+                Ok(Some(Err(error))) => begun.then = Then::Broken(error),
+                Ok(Some(Ok(frame))) => {
+                    begun.take(frame);
+                    return begun.read_on(body, limit, wants_message).await;
+                }
+            }
+            return begun;
+        }
+        Self::nothing().read_on(body, limit, wants_message).await
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.data.extend_from_slice(data);
+        }
+        self.frames.push(frame);
+    }
+
+    async fn read_on<B>(self, body: &mut B, limit: usize, wants_message: bool) -> Self
+    where
+        B: CopyBody<Error = E> + Unpin,
+    {
+        let mut begun = self;
         loop {
             if body.is_end_stream() {
                 begun.then = Then::End;
@@ -71,12 +118,7 @@ impl<E> Begun<E> {
                     begun.then = Then::Broken(error);
                     return begun;
                 }
-                Some(Ok(frame)) => {
-                    if let Some(data) = frame.data_ref() {
-                        begun.data.extend_from_slice(data);
-                    }
-                    begun.frames.push(frame);
-                }
+                Some(Ok(frame)) => begun.take(frame),
             }
         }
     }

@@ -71,6 +71,10 @@ type RampBy = dyn Fn(&Head<'_>) -> Option<Key> + Send + Sync;
 /// its first message names all that it touches. What they give is the key's
 /// text, as it is.
 ///
+/// A dual write waits for that message. If the call may go both ways, its client
+/// may be waiting for the head of the answer before it sends any: such a call
+/// is waited for half a second, and has no key if nothing has come by then.
+///
 /// Reads and writes of one thing must give **the same key**: if `Put` gives
 /// `airport.code` then `Get` has to give `code`, not `get/code`. Things of
 /// different kinds that may have equal ids want a prefix

@@ -163,7 +163,7 @@ where
         let wants_message = self.keys.has(path);
         let (parts, mut body) = request.into_parts();
         let Begun { frames, data, then } =
-            Begun::read(&mut body, room.limit(), wants_message).await;
+            Begun::read(&mut body, room.limit(), call, wants_message).await;
         match then {
             Then::TooLong => return Err(Refused::BodyTooLarge),
             Then::Broken(error) => {
@@ -219,10 +219,11 @@ where
         let path = request.uri().path();
         // A handler needs the message as well. In a call that goes both ways it
         // may have to speak first.
-        let peeks = self.keys.has(path) && self.methods.get(path).call != CallType::Bidirectional;
+        let call = self.methods.get(path).call;
+        let peeks = self.keys.has(path) && call != CallType::Bidirectional;
         let begun = if peeks {
             let Begun { frames, data, then } =
-                Begun::read(request.body_mut(), room.limit(), true).await;
+                Begun::read(request.body_mut(), room.limit(), call, true).await;
             let mut frames: VecDeque<_> = frames.into_iter().map(Ok).collect();
             if let Then::Broken(error) = then {
                 frames.push_back(Err(error));

@@ -8,10 +8,12 @@
     reason = "a test says what it is by its name, and shares one set of tools"
 )]
 
+mod calls;
 mod cases;
 mod closing;
 mod fake;
 mod interop;
 mod outcomes;
 mod stages;
+mod streams;
 mod support;

@@ -56,6 +56,7 @@ pub(crate) struct Kept<B: Body> {
     /// What was read before the answer was released.
     ahead: VecDeque<Result<Frame<B::Data>, B::Error>>,
     body: Option<Pin<Box<B>>>,
+    sized: bool,
     rest: Option<(Ending, Option<Box<Watch>>)>,
     concluding: Option<Concluding>,
     /// Set where `B`'s bounds are known, so that the drop needs none.
@@ -85,11 +86,14 @@ pub(crate) struct ReadAhead<B: Body> {
     frames: VecDeque<Result<Frame<B::Data>, B::Error>>,
     /// `None`: it has said that it has ended, and must not be asked again.
     body: Option<Pin<Box<B>>>,
+    /// Whether the body knew its length before it was read.
+    sized: bool,
 }
 
 impl<B: Body<Data = Bytes>> ReadAhead<B> {
     pub(crate) fn none(body: B) -> Self {
-        Self { frames: VecDeque::new(), body: Some(Box::pin(body)) }
+        let sized = body.size_hint().exact().is_some();
+        Self { frames: VecDeque::new(), body: Some(Box::pin(body)), sized }
     }
 
     /// Reads what is here already, of at most `limit` bytes and a frame, without
@@ -159,7 +163,7 @@ impl<B: Body<Data = Bytes>> ReadAhead<B> {
 
 impl<B: Body<Data = Bytes> + Send + 'static> Kept<B> {
     pub(crate) fn new(read: ReadAhead<B>, ending: Ending, late: Option<Late>) -> Self {
-        let ReadAhead { frames, body } = read;
+        let ReadAhead { frames, body, sized } = read;
         let broken = matches!(frames.back(), Some(Err(_)));
         let ended = body.as_ref().is_none_or(|body| body.is_end_stream());
         let watch = late.map(|late| Box::new(Watch { late, seen: BytesMut::new() }));
@@ -169,7 +173,7 @@ impl<B: Body<Data = Bytes> + Send + 'static> Kept<B> {
         } else if ended && rest.as_ref().is_some_and(|(ending, _)| !ending.is_awaited()) {
             rest = None;
         }
-        Self { ahead: frames, body, rest, concluding: None, finish: finish::<B> }
+        Self { ahead: frames, body, sized, rest, concluding: None, finish: finish::<B> }
     }
 }
 
@@ -287,7 +291,14 @@ impl<B: Body<Data = Bytes>> Kept<B> {
                 if body.is_end_stream() { SizeHint::with_exact(0) } else { body.size_hint() }
             },
         );
-        longer(rest, ahead)
+        if self.sized {
+            return longer(rest, ahead);
+        }
+        // What has been read ahead must not make a length known: a server would
+        // put it into a header that the side's own answer does not have.
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + ahead);
+        hint
     }
 }
 

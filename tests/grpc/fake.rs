@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, channel::Channel};
 use prost::Message;
+use tokio_stream::StreamExt;
 use tonic::{Code, body::Body};
 use tower::{Layer, Service, ServiceExt};
 use tower_migration::{
@@ -81,6 +82,19 @@ pub fn only(code: Code) -> Res {
 /// An answer whose status comes after its messages.
 pub fn says(messages: &[Bytes], code: Code) -> Res {
     ends(messages, Some(status(code)))
+}
+
+/// The same, with the status some time after the messages.
+pub fn says_late(messages: &[Bytes], code: Code) -> Res {
+    let trailers = Frame::trailers(status(code));
+    let frames: Vec<_> = messages.iter().cloned().map(Frame::data).chain([trailers]).collect();
+    let frames = tokio_stream::iter(frames).then(async |frame| {
+        if frame.is_trailers() {
+            tokio::task::yield_now().await;
+        }
+        Ok::<_, BoxError>(frame)
+    });
+    head(Body::new(StreamBody::new(frames)))
 }
 
 /// The same with these trailers, if any.

@@ -34,6 +34,24 @@ fn message() -> Bytes {
     framed(&SimpleResponse { username: "x".into(), ..Default::default() })
 }
 
+/// How much of an answer comes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Nothing but a status.
+    Status,
+    Once,
+    /// The status comes later.
+    Last,
+}
+
+fn coming(code: Code, at: At) -> Fake {
+    Fake::answers(move || match at {
+        At::Status => only(code),
+        At::Once => says(&[message()], code),
+        At::Last => says_late(&[message()], code),
+    })
+}
+
 fn answering(code: Code, early: bool) -> Fake {
     Fake::answers(move || if early { only(code) } else { says(&[message()], code) })
 }
@@ -64,23 +82,29 @@ fn wanted(policy: FailurePolicy, mine: Outcome, theirs: Outcome) -> (bool, bool)
 #[tokio::test(start_paused = true)]
 async fn each_pair_of_codes_is_clean_or_dirty_as_the_table_says() {
     let codes = || (0..=16).map(Code::from_i32);
-    let places = [(true, true), (true, false), (false, true), (false, false)];
+    let places = [
+        (At::Status, At::Status),
+        (At::Status, At::Last),
+        (At::Once, At::Once),
+        (At::Once, At::Last),
+        (At::Last, At::Status),
+        (At::Last, At::Last),
+    ];
     for policy in POLICIES {
         for stage in [Stage::WriteBoth, Stage::ReadNew] {
             if stage == Stage::ReadNew && policy != FailurePolicy::RequireBoth {
                 continue; // The same with the sides exchanged, and there are thousands.
             }
-            for (early, theirs_early) in places {
-                let fake = |code: Code, early| answering(code, early);
+            for (at, theirs_at) in places {
                 let rig = rig(Fake::hangs(), Fake::hangs(), policy, stage).await;
                 let (mine, theirs) = match stage.authority() {
                     Side::Old => (&rig.old, &rig.new),
                     Side::New => (&rig.new, &rig.old),
                 };
                 for (code, other) in codes().flat_map(|code| codes().map(move |o| (code, o))) {
-                    let what = format!("{policy:?} {stage} {code:?}/{other:?} {early}");
-                    mine.becomes(&fake(code, early));
-                    theirs.becomes(&fake(other, theirs_early));
+                    let what = format!("{policy:?} {stage} {code:?}/{other:?} {at:?}");
+                    mine.becomes(&coming(code, at));
+                    theirs.becomes(&coming(other, theirs_at));
                     let synced = rig.handle.status().sync;
                     let found = rig.ask(ask()).await;
                     rig.handle.settled().await;
@@ -91,15 +115,18 @@ async fn each_pair_of_codes_is_clean_or_dirty_as_the_table_says() {
                     if refused {
                         assert_eq!(found.code, Some(Code::Unavailable), "{what}: {found:?}");
                         assert!(found.text.starts_with("Partial write"), "{what}");
-                        let at = if early { &found.headers } else { &found.trailers };
-                        assert_eq!(at["grpc-retry-pushback-ms"], "-1", "{what}");
+                        // What is here at once is judged before it is handed on.
+                        let early = at != At::Last;
+                        let told = if early { &found.headers } else { &found.trailers };
+                        assert_eq!(told["grpc-retry-pushback-ms"], "-1", "{what}");
                         assert_eq!(found.early, early, "{what}");
                     } else {
                         assert_eq!(found.code, Some(code), "{what}");
                         assert_eq!(found.text, "said so", "{what}");
                     }
                     assert_eq!(found.http, 200, "{what}");
-                    let data = if early { Bytes::new() } else { message() };
+                    let nothing = at == At::Status || (refused && at == At::Once);
+                    let data = if nothing { Bytes::new() } else { message() };
                     assert_eq!(found.data, data, "{what}");
                     heal(&rig, stage).await;
                 }

@@ -213,13 +213,20 @@ pin_project! {
         body: B,
         // What has been read of it before.
         first: VecDeque<Result<Frame<Bytes>, B::Error>>,
+        // There is no more than that: a body must not be asked past its end.
+        ended: bool,
         sink: Option<Box<Sink>>,
     }
 }
 
 impl<B: Body<Data = Bytes>> Tee<B> {
-    pub(crate) const fn new(body: B, first: VecDeque<Result<Frame<Bytes>, B::Error>>) -> Self {
-        Self { body, first, sink: None }
+    /// `first` has been read of `body`, which may have `ended` with it.
+    pub(crate) const fn new(
+        body: B,
+        first: VecDeque<Result<Frame<Bytes>, B::Error>>,
+        ended: bool,
+    ) -> Self {
+        Self { body, first, ended, sink: None }
     }
 
     pub(crate) fn watched(mut self, sink: Box<Sink>) -> Self {
@@ -239,20 +246,23 @@ impl<B: Body<Data = Bytes>> Body for Tee<B> {
         let mut this = self.project();
         let frame = match this.first.pop_front() {
             Some(frame) => Some(frame),
+            None if *this.ended => None,
             None => ready!(this.body.as_mut().poll_frame(cx)),
         };
-        let ended = this.first.is_empty() && this.body.is_end_stream();
+        *this.ended |= matches!(frame, None | Some(Err(_))) && this.first.is_empty();
+        let ended = this.first.is_empty() && (*this.ended || this.body.is_end_stream());
         Sink::see(this.sink, frame.as_ref(), ended);
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && self.body.is_end_stream()
+        self.first.is_empty() && (self.ended || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         let first = self.first.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
-        longer(self.body.size_hint(), first.map(|data| data.len() as u64).sum())
+        let rest = if self.ended { SizeHint::with_exact(0) } else { self.body.size_hint() };
+        longer(rest, first.map(|data| data.len() as u64).sum())
     }
 }
 

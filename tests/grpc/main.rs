@@ -10,10 +10,13 @@
 
 mod calls;
 mod cases;
+mod classify;
 mod closing;
 mod fake;
 mod interop;
 mod outcomes;
+mod ramp;
+mod reads;
 mod stages;
 mod streams;
 mod support;

@@ -225,10 +225,11 @@ where
             let Begun { frames, data, then } =
                 Begun::read(request.body_mut(), room.limit(), call, true).await;
             let mut frames: VecDeque<_> = frames.into_iter().map(Ok).collect();
+            let ended = matches!(then, Then::End | Then::Broken(_));
             if let Then::Broken(error) = then {
                 frames.push_back(Err(error));
             }
-            (frames, data.freeze())
+            (frames, data.freeze(), ended)
         } else {
             Default::default()
         };

@@ -222,11 +222,12 @@ impl Exchange {
     }
 
     /// The request, watched while the authority reads it. `begun` is what has
-    /// been read of it, and again the data of that in one piece.
+    /// been read of it, again the data of that in one piece, and whether that
+    /// was all.
     pub(crate) fn watch<B: CopyBody>(
         &self,
         request: Request<B>,
-        begun: (FramesOf<B>, Bytes),
+        begun: (FramesOf<B>, Bytes, bool),
         dispatch: Dispatch,
         room: Room,
     ) -> (Request<B>, WatchedRequest) {
@@ -234,11 +235,11 @@ impl Exchange {
         let mut copy = parts.clone();
         self.make_copyable(&mut copy);
         self.stamp(&mut parts, dispatch);
-        let (frames, first) = begun;
+        let (frames, first, ended) = begun;
         let (body, capture) = if frames.is_empty() && body.is_end_stream() {
             (body, nothing(room))
         } else {
-            let tee = Tee::new(body, frames);
+            let tee = Tee::new(body, frames, ended);
             let (sink, capture) = Sink::new(&tee, None, room);
             (B::from_tee(tee.watched(sink)), capture)
         };

@@ -7,8 +7,8 @@ use http::{Method, Request, header};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::Service;
 use tower_migration::{
-    Disagreement, Event, FailurePolicy, LegDetail, Limits, Outcome, Role, Side, Stage, WriteOrder,
-    reconcile::RightSide, telemetry::SkippedLeg,
+    BoxError, Disagreement, Event, FailurePolicy, LegDetail, Limits, Outcome, Role, Side, Stage,
+    WriteOrder, reconcile::RightSide, telemetry::SkippedLeg,
 };
 
 use crate::support::*;
@@ -470,4 +470,22 @@ async fn a_key_can_be_anything_that_the_request_tells() {
     rig.ask(Request::post("/rename").body(body("b,a")).unwrap()).await;
     rig.quiesce().await;
     assert_eq!(rig.dirty(), ["a", "b", "status 200 OK"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_read_ahead_is_not_asked_for_more_than_its_end() {
+    // Panics if it is polled after it has ended, as a body may.
+    let old = Fake::new(|_| async {
+        let (mut sender, body) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
+        sender.send_data("whole".into()).await.unwrap();
+        Ok(http::Response::new(Body::new(body)))
+    });
+    let rig = Rig::with(old, Fake::says(200, "new"), |layer| {
+        layer.write_order(WriteOrder::AuthorityFirst).other_leg(|request, _| Some(request))
+    })
+    .at(Stage::WriteBoth)
+    .await;
+    assert_eq!(rig.ask(put("/a", "v")).await.1, "whole");
+    rig.quiesce().await;
+    assert_eq!(rig.new.count(), 1);
 }

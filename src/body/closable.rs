@@ -39,7 +39,7 @@ where
     B: Body<Data = Bytes, Error: Send> + Send + 'static,
     W: SaysWhere,
 {
-    #[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "only gRPC closes answers"))]
+    #[cfg_attr(not(feature = "grpc"), allow(dead_code, reason = "only gRPC closes answers"))]
     pub(super) fn new(body: AnswerBody<B, W>, mut closing: Closing, end: HeaderMap) -> Self {
         let state = State { body: Some(Box::pin(body)), end: None, reader: None };
         let state = Arc::new(Mutex::new(state));

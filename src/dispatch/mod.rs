@@ -13,6 +13,7 @@ mod other_leg;
 mod read;
 mod record;
 mod shadow;
+mod told;
 mod write;
 
 use std::{fmt, future::poll_fn, sync::Arc};

@@ -4,6 +4,7 @@ mod breaks;
 mod early;
 mod keys;
 mod large;
+mod random;
 mod sides;
 mod slow;
 mod sockets;
@@ -298,7 +299,7 @@ struct Rig {
     service: Migration<Reader, Reader>,
 }
 
-type Set<'a> = &'a dyn Fn(MigrationLayer<Reader>) -> MigrationLayer<Reader>;
+type Set<'a> = &'a (dyn Fn(MigrationLayer<Reader>) -> MigrationLayer<Reader> + Sync);
 
 impl Rig {
     async fn with(

@@ -1,6 +1,12 @@
 //! What hangs on the end of the authority's answer to a dual write.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    future::{pending, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{runtime, time::timeout};
 
@@ -29,6 +35,9 @@ pub struct Ending {
     pub(crate) mark: Mark,
     pub(crate) patience: Duration,
     pub(crate) runtime: runtime::Handle,
+    /// Resolves when a task that reads on without a client keeps a step waiting
+    /// for too long.
+    pub(crate) closing: Option<BoxFuture<'static, ()>>,
     pub(crate) then: Then,
 }
 
@@ -93,17 +102,33 @@ impl Ending {
     /// If `rest` fails, or takes too long, nobody knows what the write has done:
     /// it may still land.
     pub fn finish(
-        self,
+        mut self,
         rest: impl Future<Output = Result<Drained, CaptureError>> + Send + 'static,
     ) {
         let runtime = self.runtime.clone();
+        let closing = self.closing.take();
         runtime.spawn(async move {
-            match timeout(self.patience, rest).await {
-                Ok(Ok(drained)) if self.is_awaited() => {
+            let mut closing = pin!(async {
+                match closing {
+                    Some(closing) => closing.await,
+                    None => pending().await,
+                }
+            });
+            let read = {
+                let mut rest = pin!(timeout(self.patience, rest));
+                poll_fn(|cx| match rest.as_mut().poll(cx) {
+                    Poll::Ready(read) => Poll::Ready(Some(read)),
+                    Poll::Pending => closing.as_mut().poll(cx).map(|()| None),
+                })
+                .await
+            };
+            match read {
+                Some(Ok(Ok(drained))) if self.is_awaited() => {
                     self.said(drained).await;
                 }
-                Ok(Ok(_)) => self.well(),
-                Ok(Err(_)) | Err(_) => self.gave_up(),
+                Some(Ok(Ok(_))) => self.well(),
+                Some(Ok(Err(_)) | Err(_)) => self.gave_up(),
+                None => self.closed(),
             }
         });
     }

@@ -106,8 +106,11 @@ where
         let mut ahead = match headed {
             Headed::Open(ahead, mark) => {
                 let (whole, settings) = (Arc::clone(&self.whole), Arc::clone(&self.settings));
+                // Its own, should its client leave.
+                let alone = self.closing(&mark);
                 let then = |ended| self.conclude(ended, mine, other, told);
-                let ending = settings.ending(mark, Then::Awaited(Box::new(then)));
+                let mut ending = settings.ending(mark, Then::Awaited(Box::new(then)));
+                ending.closing = alone;
                 let answer = settings.protocol.keep(&whole, ahead, ending);
                 return Ok(match closing {
                     // The write's end counts it.
@@ -276,6 +279,6 @@ where
 impl<P> Settings<P> {
     fn ending(&self, mark: Mark, then: Then) -> Ending {
         let (patience, runtime) = (self.limits.abandon_after, runtime::Handle::current());
-        Ending { mark, patience, runtime, then }
+        Ending { mark, patience, runtime, closing: None, then }
     }
 }

@@ -384,3 +384,30 @@ async fn a_step_can_be_tried_again_after_the_mending() {
     go(&rig.handle, Stage::NewOnly).await;
     drop(sender);
 }
+
+/// A handler that streams on after its client has hung up is closed as well.
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_a_client_holds_up_nobody_either() {
+    for policy in [FailurePolicy::AuthorityWins, FailurePolicy::RequireBoth] {
+        let grpc = grpc(true).key(DOWN, |_| "it").unwrap();
+        let rig =
+            Rig::new(grpc, holds(&notes()), holds(&notes()), |layer| layer.failure_policy(policy));
+        let rig = rig.at(Stage::WriteBoth).await;
+        rig.handle.confirm_synced(Side::New).await.unwrap();
+        let (_, request) = open(DOWN).await;
+        let mut answer = rig.send(request).await.unwrap();
+        assert!(answer.body_mut().frame().await.unwrap().is_ok());
+        drop(answer);
+        tokio::time::sleep(GRACE).await;
+        assert_eq!(rig.handle.status().on_old.writes, 1, "it runs on, for it may be writing");
+        let handle = rig.handle.clone();
+        let step = tokio::spawn(async move { handle.advance().await });
+        let_run().await;
+        let settled = timeout(GRACE + Duration::from_secs(3), rig.handle.settled()).await;
+        assert!(settled.is_ok(), "{}", rig.handle.status());
+        let _ = step.await;
+        rig.assert_idle().await;
+        assert_eq!(rig.dirty(), ["it"]);
+        assert!((closed(&rig.handle) - 1.0).abs() < 0.1);
+    }
+}

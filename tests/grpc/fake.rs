@@ -5,7 +5,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -169,7 +169,6 @@ struct Shared {
     script: Mutex<Option<Arc<Script>>>,
     calls: Mutex<Vec<Call>>,
     stuck: AtomicBool,
-    alive: AtomicUsize,
 }
 
 /// A side whose answers a test scripts.
@@ -228,19 +227,6 @@ impl Fake {
     pub fn count(&self) -> usize {
         self.0.calls.lock().unwrap().len()
     }
-
-    /// Calls that have not answered yet.
-    pub fn alive(&self) -> usize {
-        self.0.alive.load(Ordering::SeqCst)
-    }
-}
-
-struct Alive(Arc<Shared>);
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.alive.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 impl Service<Req> for Fake {
@@ -259,13 +245,8 @@ impl Service<Req> for Fake {
             dispatch: request.extensions().get().copied(),
         };
         self.0.calls.lock().unwrap().push(call);
-        self.0.alive.fetch_add(1, Ordering::SeqCst);
-        let alive = Alive(Arc::clone(&self.0));
         let script = self.0.script.lock().unwrap().clone().unwrap();
-        Box::pin(async move {
-            let _alive = alive;
-            script(request).await
-        })
+        script(request)
     }
 }
 
@@ -326,7 +307,7 @@ impl Rig {
 
     pub fn verdicts(&self) -> Vec<String> {
         let verdicts = self.verdicts.lock().unwrap();
-        verdicts.iter().map(|verdict| said(verdict)).collect()
+        verdicts.iter().map(said).collect()
     }
 
     /// Nothing is in flight on either side, once what runs by itself has ended.

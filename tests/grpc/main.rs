@@ -17,6 +17,7 @@ mod interop;
 mod outcomes;
 mod ramp;
 mod reads;
+mod sockets;
 mod stages;
 mod streams;
 mod support;

@@ -211,6 +211,42 @@ async fn a_client_that_resets_its_stream_leaves_nothing_half_done_unseen() {
     }
 }
 
+/// What is no message: too short, with a flag that there is not, and one that
+/// says nothing to the method.
+#[tokio::test]
+async fn malformed_requests_end_as_without_the_layer() {
+    let bare = crate::support::serve_bare(Routes::new(Interop::default().served())).await;
+    let bad: [&[u8]; 5] =
+        [b"\0\0", b"\x07\0\0\0\0", b"\0\0\0\0\x09abc", b"\0\0\0\0\x02\xff\xff", b""];
+    for stage in Stage::ALL {
+        let side = || Routes::new(Interop::default().served());
+        let (handle, address) = start(stage, grpc(), side(), side()).await;
+        let (mut wanted, mut found) = (plain(bare).await, plain(address).await);
+        for bytes in bad {
+            for path in [UNARY, UP, DOWN, BIDI] {
+                let ask =
+                    || call(path, Body::new(http_body_util::Full::new(Bytes::from_static(bytes))));
+                let wanted = said(wanted.send_request(ask()).await.unwrap()).await;
+                let found = said(found.send_request(ask()).await.unwrap()).await;
+                assert_eq!(found, wanted, "{stage} {path} {bytes:?}");
+            }
+        }
+        assert_idle(&handle).await;
+        timeout(LIMIT, handle.settled()).await.unwrap();
+    }
+}
+
+/// The status of an answer, and its text.
+async fn said(answer: http::Response<hyper::body::Incoming>) -> Vec<String> {
+    let (parts, body) = answer.into_parts();
+    let trailers = body.collect().await.unwrap().trailers().cloned().unwrap_or_default();
+    ["grpc-status", "grpc-message"]
+        .iter()
+        .flat_map(|name| parts.headers.get(*name).or_else(|| trailers.get(*name)))
+        .map(|value| value.to_str().unwrap().to_owned())
+        .collect()
+}
+
 type Answer = tokio::task::JoinHandle<hyper::Result<http::Response<hyper::body::Incoming>>>;
 
 async fn begin(client: &mut SendRequest<Body>, path: &str, first: &Bytes) -> (Sender, Answer) {

@@ -18,6 +18,8 @@ enum Told {
     /// The same, with keys.
     Keys,
     Nothing,
+    /// Nothing, but that streams may be closed one day.
+    Closes,
     /// All its methods read.
     Reads,
 }
@@ -38,6 +40,7 @@ impl Told {
         let described = || Grpc::new().descriptors(INTEROP).unwrap();
         match self {
             Self::Nothing => Grpc::new(),
+            Self::Closes => Grpc::new().close_streams_after(LIMIT * 100).unwrap(),
             Self::Writes => described(),
             Self::Reads => described().reads(paths).unwrap(),
             Self::Keys => {
@@ -117,6 +120,8 @@ same_as_bare! {
     writes_with_keys_that_require_both: Keys, RequireBoth, 0.0;
     methods_of_which_nothing_is_known: Nothing, AuthorityWins, 0.0;
     methods_of_which_nothing_is_known_that_require_both: Nothing, RequireBoth, 0.0;
+    streams_that_may_be_closed: Closes, AuthorityWins, 0.0;
+    streams_that_may_be_closed_and_require_both: Closes, RequireBoth, 0.0;
     reads: Reads, AuthorityWins, 0.0;
     reads_that_are_shadowed: Reads, AuthorityWins, 1.0;
 }

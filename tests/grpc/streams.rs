@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 use tonic::Code;
 use tower_migration::{
-    FailurePolicy, Side, Stage,
+    FailurePolicy, Side, Stage, WriteOrder,
     body::{SlowLeg, Streaming},
     protocol::grpc::Grpc,
 };
@@ -333,4 +333,26 @@ async fn a_deadline_reaches_both_legs_and_shadows() {
             assert_eq!(call.headers["te"], "trailers");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_cannot_be_had_with_the_authority_first() {
+    let rig = Rig::new(keyed(), Fake::answers(fine), Fake::answers(fine), |layer| {
+        layer.write_order(WriteOrder::AuthorityFirst)
+    });
+    let rig = rig.at(Stage::WriteBoth).await;
+    let (mut sender, body) = piecewise();
+    sender.send_data(message(9)).await.unwrap();
+    let found = timeout(LIMIT, rig.ask(call(BIDI, body))).await.unwrap();
+    assert_eq!(found.code, Some(Code::DeadlineExceeded));
+    assert_eq!((rig.old.count(), rig.new.count()), (0, 0), "and nothing is half done");
+    rig.assert_idle().await;
+    // One that has sent all is as any other.
+    let (mut sender, body) = piecewise();
+    sender.send_data(message(9)).await.unwrap();
+    drop(sender);
+    assert_eq!(rig.ask(call(BIDI, body)).await.code, Some(Code::Ok));
+    rig.assert_idle().await;
+    assert_eq!((rig.old.count(), rig.new.count()), (1, 1));
+    assert_eq!(rig.dirty(), [""; 0]);
 }

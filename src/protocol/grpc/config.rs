@@ -358,6 +358,11 @@ impl Grpc {
     /// Calls that are known to have one message are collected, so that neither
     /// side sees one that breaks off.
     ///
+    /// With [`WriteOrder::AuthorityFirst`](crate::WriteOrder::AuthorityFirst)
+    /// all are collected, since the other side comes later. Do not choose it for
+    /// a service whose clients wait for answers before they have sent all: such
+    /// a call is refused at [`Limits::body_timeout`](crate::Limits::body_timeout).
+    ///
     /// # Errors
     ///
     /// [`ConfigError::Zero`] if the lag is zero.

@@ -332,6 +332,7 @@ async fn who_does_not_ask_for_what_there_is_is_idle() {
     assert_eq!((authority.poll(), both()), (Got::Nothing, [Some(4), Some(4)]), "no client");
     source.does(data(b"b"));
     assert_eq!((authority.poll(), both()), (given(b"b"), [Some(0), Some(4)]));
-    source.ends();
-    assert_eq!((authority.poll(), both()), (Got::End, [None, None]));
+    source.does(Step::Break);
+    assert!(matches!(authority.poll(), Got::Broken(_)));
+    assert_eq!(both(), [None, None], "nothing more will come");
 }

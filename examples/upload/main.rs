@@ -25,7 +25,7 @@ async fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let told = async {
         let mib = match &args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            [] => 16,
+            [] => 8,
             ["--mib", mib] => mib.parse()?,
             _ => return Err("usage: cargo run --example upload -- [--mib N]".into()),
         };

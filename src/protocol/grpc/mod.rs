@@ -37,6 +37,7 @@ pub(crate) mod packing;
 mod refusal;
 mod says;
 mod seam;
+mod told;
 
 pub use self::code::outcome;
 pub use self::config::Grpc;

@@ -3,15 +3,16 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, header};
+use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
 use super::{
-    CallType, Grpc, Method, MethodKind,
+    CallType, Grpc, MethodKind,
     begun::{Begun, Then},
     code, outcome, refusal,
     says::InTrailers,
+    told::{AnswerHead, code_number, is_grpc},
 };
 use crate::{
     BoxError,
@@ -20,76 +21,15 @@ use crate::{
     flag::Mark,
     protocol::{
         BreakOff, Class, Closing, Dispatch, Drained, FallbackRead, HasKeys, Head, Protocol, Said,
-        http::{AheadAnswer, PendingAnswer, WatchedRequest, WholeRequest, exchange},
+        http::{AheadAnswer, PendingAnswer, WatchedRequest, WholeRequest, answers, exchange},
     },
     reconcile::Keys,
     stage::{Outcome, Role, Side},
     telemetry::{LegFault, Refused},
 };
 
-/// The most of a message that is looked at for its keys, unpacked: as much as
-/// tonic takes by default.
-const MOST_FOR_KEYS: usize = 4 << 20;
-
 /// How much of an answer is looked at for its end before it is handed on.
 const MOST_AT_ONCE: usize = 64 << 10;
-
-impl Grpc {
-    fn method_of(&self, whole: &WholeRequest) -> Method {
-        self.methods.get(whole.parts.uri.path())
-    }
-
-    fn keys_of(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Keys {
-        self.keys.of(path, headers, body, MOST_FOR_KEYS)
-    }
-
-    /// What the end of an answer says about a call.
-    fn told(
-        &self,
-        path: &str,
-        head: &Head200,
-        trailers: Option<&HeaderMap>,
-        first: &Bytes,
-    ) -> Drained {
-        let code = code::at_end(head.status, &head.headers, trailers);
-        let outcome = self.methods.get(path).outcome(code);
-        let keys = if outcome == Outcome::Applied {
-            self.answer_keys.of(path, &head.headers, first, MOST_FOR_KEYS)
-        } else {
-            Keys::none()
-        };
-        Drained { said: Some((outcome, code_number(code))), keys }
-    }
-
-    /// How much of an answer has to be seen for the keys that it tells.
-    fn first_bytes(&self, path: &str) -> usize {
-        if self.answer_keys.has(path) { MOST_FOR_KEYS } else { 0 }
-    }
-}
-
-/// What of an answer's head is needed at its end.
-struct Head200 {
-    status: http::StatusCode,
-    headers: HeaderMap,
-}
-
-impl Head200 {
-    fn of(status: http::StatusCode, headers: &HeaderMap, keys: bool) -> Self {
-        // An answer whose end is awaited has no status in its head. What is left
-        // is how its messages are compressed.
-        let headers = if keys { headers.clone() } else { HeaderMap::new() };
-        Self { status, headers }
-    }
-}
-
-fn code_number(code: tonic::Code) -> u16 {
-    i32::from(code) as u16
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-    content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
-}
 
 impl<B, RB, E> Protocol<Request<B>, Response<RB>, E> for Grpc
 where
@@ -263,7 +203,9 @@ where
 
     fn judge(&self, whole: &WholeRequest, answer: &Response<RB>) -> Said {
         match code::in_head(answer.status(), answer.headers()) {
-            Some(code) => Said::Now(self.method_of(whole).outcome(code), code_number(code)),
+            Some(code) => {
+                Said::Now(self.methods.get(whole.parts.uri.path()).outcome(code), code_number(code))
+            }
             None => Said::AtEnd,
         }
     }
@@ -309,7 +251,7 @@ where
     }
 
     fn ahead(answer: Response<RB>) -> AheadAnswer<RB> {
-        exchange::ahead(answer)
+        answers::ahead(answer)
     }
 
     fn ahead_said(&self, whole: &WholeRequest, ahead: &mut AheadAnswer<RB>) -> Option<Drained> {
@@ -321,7 +263,7 @@ where
             first.extend_from_slice(&chunk[..room.min(chunk.len())]);
         }
         let response = &ahead.response;
-        let head = Head200::of(response.status(), response.headers(), true);
+        let head = AnswerHead::new(response.status(), response.headers().clone());
         Some(self.told(path, &head, trailers.as_ref(), &first.freeze()))
     }
 
@@ -330,7 +272,7 @@ where
         let late = ending.is_awaited().then(|| {
             let uri = whole.parts.uri.clone();
             let first = self.first_bytes(uri.path());
-            let head = Head200::of(response.status(), response.headers(), first > 0);
+            let head = AnswerHead::new(response.status(), response.headers().clone());
             let this = self.clone();
             Late {
                 first,
@@ -348,7 +290,7 @@ where
         mark: Mark,
         room: Room,
     ) -> (Self::Answer, PendingAnswer) {
-        exchange::tee(watched, answer, mark, room)
+        answers::tee(watched, answer, mark, room)
     }
 
     async fn pending(pending: PendingAnswer) -> Result<(Answer, Room), CaptureError> {
@@ -361,7 +303,7 @@ where
         answer: Response<RB>,
         room: Room,
     ) -> Result<(Answer, Room), CaptureError> {
-        exchange::capture(whole, answer, room).await
+        answers::capture(whole, answer, room).await
     }
 
     async fn drain(
@@ -373,7 +315,7 @@ where
         let most = self.first_bytes(path);
         let (parts, body) = answer.into_parts();
         let mut first = BytesMut::new();
-        let trailers = exchange::drain(body, |frame| {
+        let trailers = answers::drain(body, |frame| {
             let room = most.saturating_sub(first.len());
             if let Ok(frame) = frame
                 && let Some(data) = frame.data_ref()
@@ -385,7 +327,7 @@ where
         if code::in_head(parts.status, &parts.headers).is_some() && trailers.is_none() {
             return Ok(Drained::default());
         }
-        let head = Head200 { status: parts.status, headers: parts.headers };
+        let head = AnswerHead::new(parts.status, parts.headers);
         Ok(self.told(path, &head, trailers.as_ref(), &first.freeze()))
     }
 

@@ -1,5 +1,6 @@
 //! HTTP, whatever the framework.
 
+pub(super) mod answers;
 pub(super) mod exchange;
 mod outcome;
 mod seam;
@@ -9,9 +10,8 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::Request;
 
-pub(super) use self::exchange::{
-    AheadAnswer, Exchange, PendingAnswer, WatchedRequest, WholeRequest,
-};
+pub(super) use self::answers::{AheadAnswer, PendingAnswer};
+pub(super) use self::exchange::{Exchange, WatchedRequest, WholeRequest};
 use super::{ByMethod, Classify, HasKeys, Head, HttpKeys, KeyOf};
 use crate::{
     compare::{Answer, Compare, ExactBody, Headers, Status},

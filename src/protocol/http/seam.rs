@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::{
     AheadAnswer, Http, PendingAnswer, WatchedRequest, WholeRequest,
-    exchange::{self, length_of, with_hook},
+    answers::{self, length_of},
+    exchange::with_hook,
     outcome::outcome,
 };
 use crate::{
@@ -225,7 +226,7 @@ where
     }
 
     fn ahead(answer: Response<RB>) -> AheadAnswer<RB> {
-        exchange::ahead(answer)
+        answers::ahead(answer)
     }
 
     fn keep(&self, _: &WholeRequest, ahead: AheadAnswer<RB>, ending: Ending) -> Self::Answer {
@@ -240,7 +241,7 @@ where
         mark: Mark,
         room: Room,
     ) -> (Self::Answer, PendingAnswer) {
-        exchange::tee(watched, answer, mark, room)
+        answers::tee(watched, answer, mark, room)
     }
 
     async fn pending(pending: PendingAnswer) -> Result<(Answer, Room), CaptureError> {
@@ -253,11 +254,11 @@ where
         answer: Response<RB>,
         room: Room,
     ) -> Result<(Answer, Room), CaptureError> {
-        exchange::capture(whole, answer, room).await
+        answers::capture(whole, answer, room).await
     }
 
     async fn drain(&self, _: &WholeRequest, answer: Response<RB>) -> Result<Drained, CaptureError> {
-        exchange::drain(answer.into_body(), |_| {}).await?;
+        answers::drain(answer.into_body(), |_| {}).await?;
         Ok(Drained::default())
     }
 

@@ -1,0 +1,121 @@
+//! Answers of any protocol over HTTP, whatever they mean.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, header};
+use http_body::{Body, Frame};
+
+use super::exchange::{WatchedRequest, WholeRequest, nothing};
+use crate::{
+    BoxError,
+    body::{
+        AnswerBody, Broken, Capture, CaptureError, CollectError, Collected, ReadAhead, Room,
+        SaysWhere, Sink, collect, read_on,
+    },
+    compare::Answer,
+    flag::Mark,
+};
+
+/// An answer that the client is reading.
+#[derive(Debug)]
+pub struct PendingAnswer {
+    head: Answer,
+    body: Capture,
+}
+
+/// An answer of which a part has been read ahead.
+pub struct AheadAnswer<B: Body> {
+    pub(crate) response: Response<()>,
+    pub(crate) read: ReadAhead<B>,
+}
+
+impl<B: Body> fmt::Debug for AheadAnswer<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AheadAnswer").finish_non_exhaustive()
+    }
+}
+
+fn answer_of(parts: &http::response::Parts) -> Answer {
+    let mut answer = Answer::new(parts.status, Bytes::new());
+    answer.headers = parts.headers.clone();
+    answer
+}
+
+/// The answer, to be read ahead.
+pub(crate) fn ahead<RB: Body<Data = Bytes>>(answer: Response<RB>) -> AheadAnswer<RB> {
+    let (parts, body) = answer.into_parts();
+    AheadAnswer { response: Response::from_parts(parts, ()), read: ReadAhead::none(body) }
+}
+
+/// How long a head says that its body is.
+pub(crate) fn length_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The authority's answer to a read, handed on and watched.
+pub(crate) fn tee<RB: Body<Data = Bytes>, W: SaysWhere>(
+    watched: &WatchedRequest,
+    answer: Response<RB>,
+    mark: Mark,
+    room: Room,
+) -> (Response<AnswerBody<RB, W>>, PendingAnswer) {
+    let (parts, body) = answer.into_parts();
+    let head = answer_of(&parts);
+    // The body of an answer to HEAD is never read, however long it claims to be.
+    let (sink, capture) = if watched.parts.method == Method::HEAD || body.is_end_stream() {
+        (None, nothing(room))
+    } else {
+        let (sink, capture) = Sink::new(&body, length_of(&parts.headers), room);
+        (Some(sink), capture)
+    };
+    let body = AnswerBody::watched(body, Some(mark), sink);
+    (Response::from_parts(parts, body), PendingAnswer { head, body: capture })
+}
+
+impl PendingAnswer {
+    /// The answer, once the client has read it.
+    pub(crate) async fn wait(self) -> Result<(Answer, Room), CaptureError> {
+        let Self { mut head, body } = self;
+        let (Collected { data, trailers }, room) = body.wait().await?;
+        head.body = data;
+        head.trailers = trailers;
+        Ok((head, room))
+    }
+}
+
+/// A shadow's answer, whole.
+pub(crate) async fn capture<RB>(
+    whole: &WholeRequest,
+    answer: Response<RB>,
+    mut room: Room,
+) -> Result<(Answer, Room), CaptureError>
+where
+    RB: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let (parts, body) = answer.into_parts();
+    let mut answer = answer_of(&parts);
+    if whole.parts.method == Method::HEAD {
+        // As on the authority's side.
+        return Ok((answer, room));
+    }
+    let collected = collect(body, &mut room).await.map_err(|error| match error {
+        CollectError::TooLarge => CaptureError::TooLarge,
+        CollectError::NoRoom => CaptureError::NoRoom,
+        CollectError::Broken(_) => CaptureError::Broken,
+    })?;
+    answer.body = collected.data;
+    answer.trailers = collected.trailers;
+    Ok((answer, room))
+}
+
+/// Reads the rest of an answer, and gives its trailers.
+pub(crate) async fn drain<RB: Body<Data = Bytes>>(
+    body: RB,
+    see: impl FnMut(&Result<Frame<Bytes>, RB::Error>),
+) -> Result<Option<HeaderMap>, CaptureError> {
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    read_on(&mut Box::pin(body), see).await.map_err(|Broken| CaptureError::Broken)
+}

@@ -63,8 +63,10 @@ reasons! {
 reasons! {
     /// Why the layer answered a request itself.
     ///
-    /// Each is answered with a problem body (RFC 9457) whose `type` is the
-    /// label with dashes, and with the status that the variant names.
+    /// Over HTTP each is answered with a problem body (RFC 9457) whose `type` is
+    /// the label with dashes, and with the status that the variant names; over
+    /// gRPC with a status of its own kind (see `protocol::grpc`); by a plain
+    /// service with the error that its closure makes of it.
     pub enum Refused {
         /// 413. The body is over [`Limits::body`](crate::Limits::body). Neither
         /// side has seen the request.

@@ -21,7 +21,7 @@
 
 mod support;
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use bytes::Bytes;
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
@@ -31,7 +31,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use tokio::{runtime::Runtime, task::yield_now};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_migration::{BoxError, FailurePolicy, Limits, MigrationLayer, Stage, body::Streaming};
+use tower_migration::{
+    BoxError, FailurePolicy, Limits, MigrationLayer, Stage,
+    body::{SlowLeg, Streaming},
+};
 
 use support::{all_were_written, at, current_thread};
 
@@ -122,7 +125,9 @@ fn upload(c: &mut Criterion) {
             .limits(limits)
             .expect("good limits");
         if streams {
-            layer = layer.stream_bodies(Streaming::new()).expect("a lag");
+            layer = layer
+                .stream_bodies(Streaming::new().slow_leg(SlowLeg::Hold(Duration::from_secs(10))))
+                .expect("a lag");
         }
         row(&mut group, &runtime, name, &layer.layer(reads(every)), 1);
         if stage == Stage::WriteBoth {

@@ -9,7 +9,7 @@ mod files;
 #[cfg(test)]
 mod tests;
 
-use std::{fs, hash::Hasher, io, net::SocketAddr, path::Path, process::ExitCode};
+use std::{fs, hash::Hasher, io, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use axum::{Router, body::Body, body::Bytes, http::Request};
 use files::{Files, Hashes, compare, hasher};
@@ -17,7 +17,9 @@ use futures_util::stream;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tower::Layer;
 use tower_migration::{
-    BoxError, MigrationHandle, MigrationLayer, Side, Stage, body::Streaming, reconcile::Key,
+    BoxError, MigrationHandle, MigrationLayer, Side, Stage,
+    body::{SlowLeg, Streaming},
+    reconcile::Key,
 };
 
 #[tokio::main]
@@ -44,8 +46,10 @@ async fn main() -> ExitCode {
 async fn tell(dir: &Path, mib: usize) -> Result<(), BoxError> {
     let (old, new) = (Files::create(dir.join("old"))?, Files::create(dir.join("new"))?);
     let migration = MigrationHandle::new("files");
-    // At most 1 MiB apart; over 64 KiB, a file is not collected first.
-    let streaming = Streaming::new().lag(1 << 20).above(64 << 10);
+    // At most 1 MiB apart; over 64 KiB, a file is not collected first. A slower
+    // side holds the other up, and is not cut off before it has stalled.
+    let hold = SlowLeg::Hold(Duration::from_secs(10));
+    let streaming = Streaming::new().lag(1 << 20).above(64 << 10).slow_leg(hold);
     let layer = MigrationLayer::new(migration.clone(), new.router()).stream_bodies(streaming)?;
     let app = Router::new().fallback_service(layer.layer(old.router()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

@@ -10,16 +10,19 @@ pub struct Room {
     limit: usize,
     lease: Lease,
     may_stream: bool,
+    waits: bool,
 }
 
 impl Room {
     pub(crate) const fn new(limit: usize, lease: Lease) -> Self {
-        Self { limit, lease, may_stream: false }
+        Self { limit, lease, may_stream: false, waits: false }
     }
 
-    /// The same, for a request that need not be whole before it is copied.
-    pub(crate) const fn streaming(mut self, may_stream: bool) -> Self {
+    /// The same, for a request that need not be whole before it is copied, and
+    /// whose client waits for the other side or not.
+    pub(crate) const fn streaming(mut self, may_stream: bool, waits: bool) -> Self {
         self.may_stream = may_stream;
+        self.waits = waits;
         self
     }
 
@@ -33,6 +36,13 @@ impl Room {
     #[must_use]
     pub const fn may_stream(&self) -> bool {
         self.may_stream
+    }
+
+    /// Whether the client waits for the other side, so that a slow one may hold
+    /// up the authority.
+    #[must_use]
+    pub const fn client_waits(&self) -> bool {
+        self.waits
     }
 
     /// Takes `bytes` of what all requests may use together. `false`: there is

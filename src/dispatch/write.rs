@@ -43,8 +43,9 @@ where
     let grace = settings.protocol.closes(&request).map(Grace::new);
     admission.list(&label, Instant::now());
     let limits = &settings.limits;
+    let policy = settings.policy_under(admission.word).effective(admission.word.raises(), false);
     let room = Room::new(limits.body, Arc::clone(&core.buffered).lease(limits.buffered_bytes))
-        .streaming(settings.order.starts_other(None));
+        .streaming(settings.order.starts_other(None), policy.awaits_other());
     let collecting = settings.protocol.collect(request, room);
     let collected = timeout(limits.body_timeout, collecting).await;
     let whole = match collected.unwrap_or(Err(Refused::BodyTimeout)) {

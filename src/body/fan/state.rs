@@ -193,7 +193,7 @@ impl State {
         }
         let patience = match self.streaming.slow_leg {
             SlowLeg::Hold(patience) => patience,
-            SlowLeg::CutOff => Duration::ZERO,
+            SlowLeg::CutOff | SlowLeg::ByPolicy => Duration::ZERO,
         };
         let Some(until) = since.checked_add(patience) else {
             return Some(Next::Wait);

@@ -47,9 +47,14 @@ pub struct Streaming {
 
 /// What happens when the other side has fallen behind the authority by
 /// [`Streaming::lag`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlowLeg {
+    /// As the failure policy has it, the default. With `AuthorityWins` nothing on
+    /// the other side may delay a client: [`CutOff`](Self::CutOff). With a policy
+    /// that waits for the other side anyhow: [`Hold`](Self::Hold) for 10 s.
+    #[default]
+    ByPolicy,
     /// The authority gets no more of the body until the other side has read on.
     /// If it reads nothing for this long while the authority waits, it is cut
     /// off, even if it only waits for its turn behind another write of its key:
@@ -65,12 +70,8 @@ pub enum SlowLeg {
     CutOff,
 }
 
-impl Default for SlowLeg {
-    /// `Hold` for 10 s.
-    fn default() -> Self {
-        Self::Hold(Duration::from_secs(10))
-    }
-}
+/// How long [`SlowLeg::ByPolicy`] holds the authority back, where it does.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Default for Streaming {
     fn default() -> Self {
@@ -94,7 +95,7 @@ impl Streaming {
     }
 
     /// What happens when the other side is that far behind the authority
-    /// (default [`SlowLeg::Hold`] for 10 s).
+    /// (default [`SlowLeg::ByPolicy`]).
     pub fn slow_leg(mut self, slow_leg: SlowLeg) -> Self {
         self.slow_leg = slow_leg;
         self
@@ -106,6 +107,14 @@ impl Streaming {
     /// upload that breaks off.
     pub fn above(mut self, bytes: usize) -> Self {
         self.above = Some(bytes);
+        self
+    }
+
+    /// The same for one request, whose client waits for the other side or not.
+    pub(crate) const fn for_client(mut self, waits: bool) -> Self {
+        if matches!(self.slow_leg, SlowLeg::ByPolicy) {
+            self.slow_leg = if waits { SlowLeg::Hold(PATIENCE) } else { SlowLeg::CutOff };
+        }
         self
     }
 

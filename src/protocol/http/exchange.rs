@@ -177,6 +177,7 @@ impl Exchange {
             None => parts.headers.remove(header::CONTENT_LENGTH),
         };
         let (frames, first) = begun;
+        let streaming = streaming.for_client(room.client_waits());
         let (fan, branches) = fan_out(frames, body, streaming, room.into_lease());
         let branches = Mutex::new(branches.map(Some));
         Ok(WholeRequest { parts, content: Content::Streamed { fan, branches, first } })

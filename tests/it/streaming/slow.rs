@@ -45,6 +45,35 @@ async fn a_slow_other_side_holds_the_authority_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn by_default_only_a_client_who_waits_for_both_is_held_up() {
+    for policy in POLICIES {
+        let (new, gate) = gated();
+        let set = |layer: MigrationLayer<_>| layer.failure_policy(policy);
+        let streaming = Streaming::new().lag(CHUNK.len());
+        let rig = Rig::with(Stage::WriteBoth, stores(), new, streaming, &set).await;
+        let (mut feed, request) = upload("/a");
+        let sent = rig.send(request);
+        (0..3).for_each(|_| feed.gives(CHUNK));
+        feed.ends();
+        settle_tasks().await;
+        if policy == FailurePolicy::AuthorityWins {
+            assert_eq!(sent.status().await, 200, "at once");
+            gate.open();
+            settle_tasks().await;
+            assert_eq!((rig.old.data().len(), rig.new.one().end), (24, Some(End::CutOff)));
+            assert_eq!(rig.dirty(), ["/a"]);
+        } else {
+            assert_eq!(rig.old.data().len(), 8, "{policy:?}");
+            gate.open();
+            assert_eq!(sent.status().await, 200);
+            assert_eq!(rig.new.data(), rig.old.data());
+            assert!(rig.dirty().is_empty());
+        }
+        rig.is_quiet().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_stalls_is_cut_off_and_the_authority_has_it_all() {
     for policy in POLICIES {
         for patience in [10, 0] {

@@ -19,6 +19,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+use tower_migration::body::SlowLeg;
 
 use super::*;
 
@@ -82,7 +83,7 @@ impl Server {
         let new = Tally::default();
         let handle = MigrationHandle::new("x");
         let layer = MigrationLayer::new(handle.clone(), new.router())
-            .stream_bodies(Streaming::new().above(0))
+            .stream_bodies(Streaming::new().above(0).slow_leg(SlowLeg::Hold(LIMIT)))
             .unwrap();
         let app = Router::new().fallback_service(layer.layer(old_routes));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

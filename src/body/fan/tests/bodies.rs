@@ -11,7 +11,7 @@ use super::*;
 use crate::body::{CopyBody, RequestBody};
 
 fn branch(source: &Source) -> Branch {
-    let (_fan, [authority, _other]) = fan_out([], source.body(), Streaming::new(), lease());
+    let (_fan, [authority, _other]) = fan_out([], source.body(), holding(), lease());
     authority
 }
 

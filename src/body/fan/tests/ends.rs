@@ -15,7 +15,7 @@ fn letters(last: Option<Step>) -> Source {
 }
 
 fn pair(source: &Source) -> (Fan, [Reader; 2]) {
-    let (fan, authority, other) = split(source, Streaming::new());
+    let (fan, authority, other) = split(source, holding());
     (fan, [authority, other])
 }
 
@@ -46,13 +46,13 @@ async fn what_was_read_before_comes_first_and_to_both() {
         data.into_iter().collect::<VecDeque<_>>()
     };
     let source = letters(None);
-    let (_fan, branches) = fan_out(frames(), source.body(), Streaming::new(), lease());
+    let (_fan, branches) = fan_out(frames(), source.body(), holding(), lease());
     for reader in branches.map(spawn) {
         assert_eq!(Reader(reader).read_on(), (b"12345abcdef".to_vec(), Got::End));
     }
     // The rest may be nothing, and its end known.
     let source = Source::of([]).knowing_its_end();
-    let (fan, branches) = fan_out(frames(), source.body(), Streaming::new(), lease());
+    let (fan, branches) = fan_out(frames(), source.body(), holding(), lease());
     assert!(source.is_dropped() && has_ended(&fan, Authority));
     for reader in branches.map(spawn) {
         assert_eq!(reader.size_hint().exact(), Some(5));
@@ -65,7 +65,7 @@ async fn what_was_read_before_comes_first_and_to_both() {
 async fn each_branch_says_what_it_still_has() {
     let source = letters(None).of_length(6).knowing_its_end();
     let first = [Frame::data(Bytes::from_static(b"12"))];
-    let (_fan, branches) = fan_out(first, source.body(), Streaming::new(), lease());
+    let (_fan, branches) = fan_out(first, source.body(), holding(), lease());
     let mut readers = branches.map(|branch| Reader(spawn(branch)));
     let mut left = [8, 8];
     for lane in [0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0] {
@@ -108,7 +108,7 @@ async fn one_is_dropped_at_every_point() {
         for behind in 0..=at.min(6) {
             let source = letters(Some(Step::Trailers(checksum())));
             // Held back, whenever it is ahead.
-            let (fan, first, second) = split(&source, Streaming::new().lag(1));
+            let (fan, first, second) = split(&source, holding().lag(1));
             let [mut gone, mut stays] =
                 if dropped == 0 { [first, second] } else { [second, first] };
             let mut read = Vec::new();
@@ -139,7 +139,7 @@ async fn one_is_dropped_at_every_point() {
 async fn one_that_is_held_back_is_woken_when_its_sibling_goes() {
     for ahead in [0, 1] {
         let source = letters(None);
-        let (fan, first, second) = split(&source, Streaming::new().lag(1));
+        let (fan, first, second) = split(&source, holding().lag(1));
         let [mut fast, slow] = if ahead == 0 { [first, second] } else { [second, first] };
         assert_eq!((fast.poll(), fast.poll()), (given(b"a"), Got::Nothing));
         assert!(!fast.is_woken());
@@ -272,8 +272,7 @@ async fn closing_while_the_source_is_polled() {
 #[tokio::test]
 async fn the_end_is_told_to_who_waits_for_it() {
     let source = Source::default();
-    let (fan, authority, mut other) =
-        split(&source, Streaming::new().lag(1).slow_leg(SlowLeg::CutOff));
+    let (fan, authority, mut other) = split(&source, holding().lag(1).slow_leg(SlowLeg::CutOff));
     let mut authority_ended = spawn(fan.ended(Authority));
     let mut other_ended = spawn(fan.ended(Other));
     assert!(authority_ended.poll().is_pending() && other_ended.poll().is_pending());
@@ -285,8 +284,7 @@ async fn the_end_is_told_to_who_waits_for_it() {
     assert!(other_ended.is_woken() && other_ended.poll().is_ready());
     // A cut.
     let source = letters(None);
-    let (fan, mut authority, _other) =
-        split(&source, Streaming::new().lag(1).slow_leg(SlowLeg::CutOff));
+    let (fan, mut authority, _other) = split(&source, holding().lag(1).slow_leg(SlowLeg::CutOff));
     let mut other_ended = spawn(fan.ended(Other));
     assert!(other_ended.poll().is_pending());
     assert_eq!((authority.poll(), authority.poll()), (given(b"a"), given(b"b")));

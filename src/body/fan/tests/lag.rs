@@ -22,14 +22,19 @@ fn ten() -> Got {
 }
 
 fn hold(lag: usize) -> Streaming {
-    Streaming::new().lag(lag).slow_leg(SlowLeg::Hold(10 * SECOND))
+    holding().lag(lag).slow_leg(SlowLeg::Hold(10 * SECOND))
 }
 
 #[test]
 fn the_defaults_and_what_is_refused() {
     let streaming = Streaming::new();
     assert_eq!((streaming.lag, streaming.above), (1 << 20, None));
-    assert_eq!(streaming.slow_leg, SlowLeg::Hold(10 * SECOND));
+    assert_eq!(streaming.slow_leg, SlowLeg::ByPolicy);
+    // Nothing on the other side delays a client who does not wait for it.
+    assert_eq!(streaming.for_client(false).slow_leg, SlowLeg::CutOff);
+    assert_eq!(streaming.for_client(true).slow_leg, SlowLeg::Hold(10 * SECOND));
+    let told = streaming.slow_leg(SlowLeg::Hold(SECOND)).for_client(false);
+    assert_eq!(told.slow_leg, SlowLeg::Hold(SECOND));
     assert!(streaming.lag(1).check().is_ok());
     assert!(matches!(streaming.lag(0).check(), Err(ConfigError::Zero { limit: "lag" })));
     assert_eq!(streaming.above(0).above, Some(0));
@@ -230,7 +235,7 @@ async fn a_gibibyte_passes_through_little_memory() {
     source.ends();
     let budget = budget();
     let (fan, mut authority, mut other) =
-        split_on(&source, Streaming::new(), Arc::clone(&budget).lease(usize::MAX));
+        split_on(&source, holding(), Arc::clone(&budget).lease(usize::MAX));
     let (mut read, mut most) = ([0, 0], 0);
     let mut random = fastrand::Rng::with_seed(1);
     while read != [1 << 30, 1 << 30] {
@@ -311,7 +316,7 @@ async fn the_budget_gets_back_what_is_not_kept() {
 #[tokio::test(start_paused = true)]
 async fn who_does_not_ask_for_what_there_is_is_idle() {
     let source = Source::default();
-    let (fan, mut authority, mut other) = split(&source, Streaming::new());
+    let (fan, mut authority, mut other) = split(&source, holding());
     let idle = |role| fan.idle(role).map(|since| since.elapsed().as_secs());
     let both = || [Role::Authority, Role::Other].map(idle);
     advance(Duration::from_secs(1)).await;

@@ -26,6 +26,11 @@ use crate::{
     body::{Budget, Lease},
 };
 
+/// The defaults, for a client who waits for the other side.
+fn holding() -> Streaming {
+    Streaming::new().for_client(true)
+}
+
 /// What the source does at one poll.
 enum Step {
     Data(Bytes),

@@ -21,7 +21,7 @@ async fn both_get_everything_on_threads_of_their_own() {
             .collect();
         let all = chunks.concat();
         let (mut sender, body) = Channel::<Bytes, BoxError>::new(random.usize(1..4));
-        let streaming = Streaming::new().lag(random.usize(1..200));
+        let streaming = holding().lag(random.usize(1..200));
         let (fan, branches) = fan_out([], body, streaming, lease());
         let mut readers = JoinSet::new();
         for branch in branches {

@@ -107,7 +107,7 @@ fn start(seed: u64) -> (Run, VecDeque<Step>) {
     source.script().left = known_length.then(|| (all.len() - first_bytes) as u64);
     let limit = if random.bool() { usize::MAX } else { random.usize(..100) };
     let lease = budget().lease(limit);
-    let streaming = Streaming::new().lag(lag);
+    let streaming = holding().lag(lag);
     let (fan, branches) = fan_out(first, source.body(), streaming, lease);
     let readers = branches.map(|branch| Some(Reader(spawn(branch))));
     let run = Run {

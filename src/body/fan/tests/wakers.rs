@@ -8,7 +8,7 @@ use crate::stage::Role;
 #[tokio::test]
 async fn a_chunk_wakes_both_even_the_one_that_did_not_poll_last() {
     let source = Source::default();
-    let (_fan, mut authority, mut other) = split(&source, Streaming::new());
+    let (_fan, mut authority, mut other) = split(&source, holding());
     assert_eq!(authority.poll(), Got::Nothing);
     assert_eq!(other.poll(), Got::Nothing);
     assert!(!authority.is_woken() && !other.is_woken());
@@ -25,7 +25,7 @@ async fn a_chunk_wakes_both_even_the_one_that_did_not_poll_last() {
 #[tokio::test]
 async fn the_one_that_polled_first_is_woken_though_the_last_is_gone() {
     let source = Source::default();
-    let (_fan, mut authority, mut other) = split(&source, Streaming::new());
+    let (_fan, mut authority, mut other) = split(&source, holding());
     assert_eq!(authority.poll(), Got::Nothing);
     assert_eq!(other.poll(), Got::Nothing);
     drop(other);
@@ -38,7 +38,7 @@ async fn the_one_that_polled_first_is_woken_though_the_last_is_gone() {
 #[tokio::test]
 async fn whoever_waits_is_woken_by_what_the_sibling_reads() {
     let source = Source::default();
-    let (_fan, mut authority, mut other) = split(&source, Streaming::new());
+    let (_fan, mut authority, mut other) = split(&source, holding());
     for (index, last) in
         [data(b"one"), Step::Data(Bytes::new()), Step::Break].into_iter().enumerate()
     {
@@ -61,7 +61,7 @@ async fn whoever_waits_is_woken_by_what_the_sibling_reads() {
 async fn the_end_wakes_the_sibling() {
     for knows_end in [false, true] {
         let source = Source::default();
-        let (_fan, mut authority, mut other) = split(&source, Streaming::new());
+        let (_fan, mut authority, mut other) = split(&source, holding());
         source.script().knows_end = knows_end;
         assert_eq!(authority.poll(), Got::Nothing);
         {
@@ -79,7 +79,7 @@ async fn the_end_wakes_the_sibling() {
 #[tokio::test]
 async fn one_turned_away_during_a_poll_is_woken_after_it() {
     let source = Source::default();
-    let (_fan, mut authority, other) = split(&source, Streaming::new());
+    let (_fan, mut authority, other) = split(&source, holding());
     let other = Arc::new(Mutex::new(other));
     let polled = Arc::clone(&other);
     source.does(Step::Do(Box::new(move || {
@@ -97,7 +97,7 @@ async fn one_turned_away_during_a_poll_is_woken_after_it() {
 #[tokio::test]
 async fn a_source_that_gives_way_is_polled_again() {
     let source = Source::of([Step::Yield, data(b"one")]);
-    let (_fan, mut authority, _other) = split(&source, Streaming::new());
+    let (_fan, mut authority, _other) = split(&source, holding());
     assert_eq!(authority.poll(), Got::Nothing);
     assert!(authority.is_woken());
     assert_eq!(authority.poll(), given(b"one"));
@@ -106,7 +106,7 @@ async fn a_source_that_gives_way_is_polled_again() {
 #[tokio::test]
 async fn who_got_something_is_not_woken_for_the_next() {
     let source = Source::of([data(b"one"), data(b"two")]);
-    let (_fan, mut authority, mut other) = split(&source, Streaming::new());
+    let (_fan, mut authority, mut other) = split(&source, holding());
     assert_eq!(authority.poll(), given(b"one"));
     assert_eq!(other.poll(), given(b"one"));
     assert_eq!(other.poll(), given(b"two"));
@@ -116,7 +116,7 @@ async fn who_got_something_is_not_woken_for_the_next() {
 #[tokio::test]
 async fn the_latest_waker_is_the_one_that_is_woken() {
     let source = Source::default();
-    let (_fan, mut authority, _other) = split(&source, Streaming::new());
+    let (_fan, mut authority, _other) = split(&source, holding());
     assert_eq!(authority.poll(), Got::Nothing);
     let Reader(task) = authority;
     let mut moved = Reader(spawn(task.into_inner()));
@@ -128,7 +128,7 @@ async fn the_latest_waker_is_the_one_that_is_woken() {
 #[tokio::test]
 async fn one_that_is_dropped_leaves_no_waker_behind() {
     let source = Source::default();
-    let (_fan, [authority, mut other]) = fan_out([], source.body(), Streaming::new(), lease());
+    let (_fan, [authority, mut other]) = fan_out([], source.body(), holding(), lease());
     let task = Arc::new(Idle);
     let waker = Waker::from(Arc::clone(&task));
     assert!(Pin::new(&mut other).poll_frame(&mut Context::from_waker(&waker)).is_pending());
@@ -179,7 +179,7 @@ impl AsRef<[u8]> for Curious {
 async fn nothing_of_a_user_is_woken_or_dropped_under_a_lock() {
     for end in 0..8 {
         let source = Source::default();
-        let streaming = Streaming::new().lag(1).slow_leg(SlowLeg::CutOff);
+        let streaming = holding().lag(1).slow_leg(SlowLeg::CutOff);
         let (fan, [mut authority, mut other]) = fan_out([], source.body(), streaming, lease());
         let looks = fan.clone();
         source.script().last_act = Some(Box::new(move || Curious::look(&looks)));

@@ -11,10 +11,10 @@ use std::{
 use tokio::{runtime, time::timeout};
 
 use super::CaptureError;
-
 use crate::{
     flag::{BoxFuture, Mark},
     protocol::Drained,
+    stage::Outcome,
     telemetry::{LegFault, Refused},
 };
 
@@ -29,16 +29,51 @@ pub(crate) type Conclude =
 /// The body of the answer owns it, and calls [`well`](Self::well),
 /// [`said`](Self::said) or [`broke`](Self::broke); or, if it is dropped before its
 /// end, [`finish`](Self::finish): both legs run to their end. Dropped without a
-/// word, it says that the leg was dropped, and the keys are dirty.
+/// word, an [awaited](Self::is_awaited) one says that the leg was dropped, and
+/// the keys are dirty; any other counts as [`well`](Self::well).
 #[must_use = "an answer must tell how it ended"]
 pub struct Ending {
-    pub(crate) mark: Mark,
+    pub(crate) tail: Tail,
     pub(crate) patience: Duration,
     pub(crate) runtime: runtime::Handle,
     /// Resolves when a task that reads on without a client keeps a step waiting
     /// for too long.
     pub(crate) closing: Option<BoxFuture<'static, ()>>,
     pub(crate) then: Then,
+}
+
+/// What a leg keeps until its answer has ended.
+pub(crate) struct Tail {
+    mark: Option<Mark>,
+    /// What must have happened besides, for the leg to be over.
+    until: Option<BoxFuture<'static, ()>>,
+    runtime: runtime::Handle,
+}
+
+impl Tail {
+    pub(crate) const fn new(
+        mark: Mark,
+        until: Option<BoxFuture<'static, ()>>,
+        runtime: runtime::Handle,
+    ) -> Self {
+        Self { mark: Some(mark), until, runtime }
+    }
+
+    fn mark(&mut self) -> Option<&mut Mark> {
+        self.mark.as_mut()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        if let Some(until) = self.until.take() {
+            let mark = self.mark.take();
+            self.runtime.spawn(async move {
+                until.await;
+                drop(mark);
+            });
+        }
+    }
 }
 
 /// What the answer's end is good for.
@@ -81,14 +116,14 @@ impl Ending {
     }
 
     fn broke_off(self, fault: LegFault) {
-        let Self { then, runtime, mark, .. } = self;
+        let Self { then, runtime, tail, .. } = self;
         match then {
             Then::Known(broken) => broken(),
             Then::Awaited(conclude) => {
                 let concluded = conclude(Err(fault));
                 runtime.spawn(async move {
                     concluded.await;
-                    drop(mark);
+                    drop(tail);
                 });
             }
         }
@@ -135,13 +170,17 @@ impl Ending {
 
     /// The layer ends the answer here: what its leg has done so far may land.
     pub(crate) fn closed(mut self) {
-        self.mark.set_lingers(true);
+        if let Some(mark) = self.tail.mark() {
+            mark.set_lingers(true);
+        }
         self.broke_off(LegFault::Closed);
     }
 
     /// The same of one that nobody waits for any more: it may still land.
     pub fn gave_up(mut self) {
-        self.mark.set_lingers(true);
+        if let Some(mark) = self.tail.mark() {
+            mark.set_lingers(true);
+        }
         self.broke();
     }
 
@@ -153,16 +192,22 @@ impl Ending {
     ///
     /// What is to be done is done when this is called; the future only waits.
     pub fn said(self, drained: Drained) -> BoxFuture<'static, Option<Refused>> {
-        let Self { then, mut mark, .. } = self;
-        if let Some((outcome, _)) = drained.said {
+        let Self { then, mut tail, .. } = self;
+        if let (Some(mark), Some((outcome, _))) = (tail.mark(), drained.said) {
             mark.set_end(outcome.into());
         }
         match then {
-            Then::Known(_) => Box::pin(std::future::ready(None)),
+            Then::Known(broken) => {
+                // The end knows better than the head.
+                if matches!(drained.said, Some((outcome, _)) if outcome != Outcome::Applied) {
+                    broken();
+                }
+                Box::pin(std::future::ready(None))
+            }
             Then::Awaited(conclude) => {
                 let concluded = conclude(Ok(drained));
                 Box::pin(async move {
-                    let _mark = mark;
+                    let _tail = tail;
                     concluded.await
                 })
             }

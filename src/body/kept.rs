@@ -58,6 +58,9 @@ pub(crate) struct Kept<B: Body> {
     body: Option<Pin<Box<B>>>,
     sized: bool,
     rest: Option<(Ending, Option<Box<Watch>>)>,
+    /// Set while the body is polled: if it still is when this is dropped, the
+    /// body has panicked and must not be polled again.
+    polling: bool,
     concluding: Option<Concluding>,
     /// Set where `B`'s bounds are known, so that the drop needs none.
     finish: fn(Pin<Box<B>>, Ending, Option<Box<Watch>>),
@@ -173,7 +176,15 @@ impl<B: Body<Data = Bytes> + Send + 'static> Kept<B> {
         } else if ended && rest.as_ref().is_some_and(|(ending, _)| !ending.is_awaited()) {
             rest = None;
         }
-        Self { ahead: frames, body, sized, rest, concluding: None, finish: finish::<B> }
+        Self {
+            ahead: frames,
+            body,
+            sized,
+            rest,
+            polling: false,
+            concluding: None,
+            finish: finish::<B>,
+        }
     }
 }
 
@@ -207,7 +218,12 @@ impl<B: Body<Data = Bytes>> Kept<B> {
         let frame = match self.ahead.pop_front() {
             Some(frame) => Some(frame),
             None => match &mut self.body {
-                Some(body) => ready!(body.as_mut().poll_frame(cx)),
+                Some(body) => {
+                    self.polling = true;
+                    let frame = body.as_mut().poll_frame(cx);
+                    self.polling = false;
+                    ready!(frame)
+                }
                 None => None,
             },
         };
@@ -306,6 +322,7 @@ impl<B: Body> Drop for Kept<B> {
     fn drop(&mut self) {
         if let Some((ending, watch)) = self.rest.take() {
             match self.body.take() {
+                Some(_) if self.polling => ending.broke(),
                 Some(body) => (self.finish)(body, ending, watch),
                 None => ending.well(),
             }

@@ -22,8 +22,8 @@ pub use self::boxed::{BoxRequest, BoxRequestLayer, RequestBody};
 pub(crate) use self::budget::{Budget, Lease};
 pub(crate) use self::collect::{CollectError, Collected, collect};
 pub use self::copy::CopyBody;
-pub(crate) use self::ending::Then;
 pub use self::ending::{Closing, Ending};
+pub(crate) use self::ending::{Tail, Then};
 pub use self::fan::{Branch, BranchError, SlowLeg, Streaming};
 pub(crate) use self::fan::{BranchFault, Fan, fan_out};
 #[cfg(feature = "grpc")]

@@ -1,8 +1,12 @@
 //! The two legs of a write, and what its client is told.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    future::ready,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::{runtime, time::sleep};
@@ -18,7 +22,7 @@ use super::{
     record::{Record, Report},
 };
 use crate::{
-    body::{Ending, Then},
+    body::{Ending, Tail, Then},
     flag::{Mark, Word},
     protocol::{Closing, Dispatch, Protocol, Said},
     reconcile::Place,
@@ -36,6 +40,9 @@ pub(super) struct Write<P: Protocol<Req, Res, E>, Req, Res, E> {
     pub(super) stage: Stage,
     /// Whether the other side was synced when the write began.
     pub(super) synced: bool,
+    /// Kept while its answer may tell further keys: what is done to them
+    /// meanwhile is remembered.
+    pub(super) _unsure: Option<Place>,
     /// How long it may keep a step waiting, if it may not for ever.
     pub(super) grace: Option<Grace>,
 }
@@ -47,9 +54,9 @@ type Answered<P, Req, A> = Result<
 
 /// What the authority's leg has come to, once its head is here.
 enum Headed<Ahead, E> {
-    Answer(Ahead, Mark),
+    Answer(Ahead, Tail),
     /// The outcome will be told at the answer's end.
-    Open(Ahead, Mark),
+    Open(Ahead, Tail),
     Error(E),
     Refused(Refused),
 }
@@ -101,15 +108,14 @@ where
         }
         let hold = Hold { mark, place, _permit: None };
         let mut mine = Some(mine);
-        let closing = self.closing(&hold.mark);
+        let [closing, alone] = [self.closing(&hold.mark), self.closing(&hold.mark)];
         let (outcome, headed) = self.lead(authority, hold, &mut mine).await;
         let mut ahead = match headed {
-            Headed::Open(ahead, mark) => {
+            Headed::Open(ahead, tail) => {
                 let (whole, settings) = (Arc::clone(&self.whole), Arc::clone(&self.settings));
-                // Its own, should its client leave.
-                let alone = self.closing(&mark);
                 let then = |ended| self.conclude(ended, mine, other, told);
-                let mut ending = settings.ending(mark, Then::Awaited(Box::new(then)));
+                let mut ending = settings.ending(tail, Then::Awaited(Box::new(then)));
+                // Its own, should its client leave.
                 ending.closing = alone;
                 let answer = settings.protocol.keep(&whole, ahead, ending);
                 return Ok(match closing {
@@ -120,7 +126,7 @@ where
                     None => answer,
                 });
             }
-            Headed::Answer(ahead, mark) => Ok(Ok((ahead, mark))),
+            Headed::Answer(ahead, tail) => Ok(Ok((ahead, tail))),
             Headed::Error(error) => Ok(Err(error)),
             Headed::Refused(reason) => Err(reason),
         };
@@ -132,11 +138,18 @@ where
         }
         let refused = self.reply(outcome, told).await;
         let answer = ahead.map(|answer| {
-            answer.map(|(ahead, mark)| {
+            answer.map(|(ahead, tail)| {
                 let record = Arc::clone(&self.record);
                 let broken = Then::Known(Box::new(move || record.answer_broke()));
-                let ending = self.settings.ending(mark, broken);
-                self.settings.protocol.keep(&self.whole, ahead, ending)
+                let mut ending = self.settings.ending(tail, broken);
+                ending.closing = alone;
+                let answer = self.settings.protocol.keep(&self.whole, ahead, ending);
+                let Some(closing) = closing else {
+                    return answer;
+                };
+                let core = Arc::clone(&self.settings.core);
+                let closing = Closing::new(closing, move || core.counters.closed_stream());
+                self.settings.protocol.close_when(answer, closing)
             })
         });
         match (refused, answer) {
@@ -213,10 +226,12 @@ where
                     (Some(fault), Some(_)) => report.failed(fault),
                     (_, None) => {
                         *mine = Some(report);
-                        return (Outcome::Unknown, Headed::Open(ahead, hold.open()));
+                        let tail = self.tail(hold, None).await;
+                        return (Outcome::Unknown, Headed::Open(ahead, tail));
                     }
                 };
-                (outcome, Headed::Answer(ahead, hold.ended(outcome)))
+                let tail = self.tail(hold, Some(outcome)).await;
+                (outcome, Headed::Answer(ahead, tail))
             }
             Some(LegEnd::Error(error)) => {
                 let outcome = match spoiled {
@@ -276,9 +291,57 @@ where
     }
 }
 
+impl<P, Req, Res, E> Write<P, Req, Res, E>
+where
+    P: Protocol<Req, Res, E>,
+    Req: Send + 'static,
+    Res: Send + 'static,
+    E: Send + 'static,
+{
+    /// What the authority's leg keeps to its answer's end. As far as the order of
+    /// keys goes it is over with its head: a client that reads slowly, or talks for
+    /// hours, must not hold up everybody's writes of the key. If its end will tell
+    /// how it went, or its request still arrives, it may yet do things: then its
+    /// keys are watched. Without a key it is in nobody's way, and stays.
+    async fn tail(&self, hold: Hold, said: Option<Outcome>) -> Tail {
+        let runtime = runtime::Handle::current();
+        let given = pin!(self.settings.protocol.given(&self.whole, Role::Authority));
+        let is_given = until(&mut { given }, ready(())).await.is_some();
+        if let (Some(outcome), true) = (said, is_given) {
+            return Tail::new(hold.ended(outcome), None, runtime);
+        }
+        let watched = self.record.watch_keys();
+        let (mark, place) = hold.goes_on(said);
+        let place = if watched { None } else { Some(place) };
+        if is_given && place.is_none() {
+            return Tail::new(mark, None, runtime);
+        }
+        let (settings, whole) = (Arc::clone(&self.settings), Arc::clone(&self.whole));
+        let record = Arc::clone(&self.record);
+        let before = settings.protocol.spoiled(&whole, Role::Authority);
+        let rest = async move {
+            let _place = place;
+            if is_given {
+                return;
+            }
+            let spoiled = || settings.protocol.spoiled(&whole, Role::Authority);
+            // What has been reported already.
+            let before = if said.is_some() { before } else { spoiled() };
+            settings.protocol.given(&whole, Role::Authority).await;
+            if before.is_none()
+                && let Some(fault) = spoiled()
+            {
+                record.came_to_harm(fault);
+            }
+            record.mark_if_overlapped();
+        };
+        Tail::new(mark, Some(Box::pin(rest)), runtime)
+    }
+}
+
 impl<P> Settings<P> {
-    fn ending(&self, mark: Mark, then: Then) -> Ending {
+    fn ending(&self, tail: Tail, then: Then) -> Ending {
         let (patience, runtime) = (self.limits.abandon_after, runtime::Handle::current());
-        Ending { mark, patience, runtime, closing: None, then }
+        Ending { tail, patience, runtime, closing: None, then }
     }
 }

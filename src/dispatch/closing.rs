@@ -63,43 +63,26 @@ impl<P> Settings<P> {
         P: Protocol<Req, Res, E>,
     {
         let limit = self.limits.leg_timeout;
-        let mut given = pin!(self.given_or_closed(whole, role, closing));
-        // Most requests are here already: no clock is asked.
-        let mut closed = until(&mut given, ready(())).await;
-        while closed.is_none() {
-            let now = Instant::now();
-            let idle = self.protocol.idle(whole, role).filter(|_| !talks());
-            let due = later_than(idle.unwrap_or(now), limit);
-            if due <= now {
-                return false;
+        let wait = async {
+            let mut given = pin!(self.protocol.given(whole, role));
+            // Most requests are here already: no clock is asked.
+            let mut is_given = until(&mut given, ready(())).await.is_some();
+            while !is_given {
+                let now = Instant::now();
+                let idle = self.protocol.idle(whole, role).filter(|_| !talks());
+                let due = later_than(idle.unwrap_or(now), limit);
+                if due <= now {
+                    return;
+                }
+                is_given = timeout_at(due, &mut given).await.is_ok();
             }
-            closed = timeout_at(due, &mut given).await.ok();
-        }
-        if closed == Some(true) {
-            return true;
-        }
-        sleep(limit).await;
-        false
-    }
-
-    /// Waits until a leg has been given its whole request. One that is still
-    /// being given to the legs when `closing` resolves is broken off for both:
-    /// then this says so.
-    async fn given_or_closed<Req, Res, E>(
-        &self,
-        whole: &P::Whole,
-        role: Role,
-        closing: Option<BoxFuture<'static, ()>>,
-    ) -> bool
-    where
-        P: Protocol<Req, Res, E>,
-    {
-        let mut given = pin!(self.protocol.given(whole, role));
+            sleep(limit).await;
+        };
         let Some(closing) = closing else {
-            given.await;
+            wait.await;
             return false;
         };
-        let closed = until(&mut given, closing).await.is_none();
+        let closed = until(&mut pin!(wait), closing).await.is_none();
         if closed {
             self.protocol.close(whole);
         }

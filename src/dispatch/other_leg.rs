@@ -41,11 +41,11 @@ impl Hold {
         mark
     }
 
-    /// The same, of an answer whose end will tell how the leg went.
-    pub(super) fn open(self) -> Mark {
-        let Self { mut mark, .. } = self;
-        mark.set_head(End::Dropped);
-        mark
+    /// The head is here, and the leg goes on: its answer's end will tell how it
+    /// went, or its request still arrives. It keeps its place.
+    pub(super) fn goes_on(mut self, said: Option<Outcome>) -> (Mark, Place) {
+        self.mark.set_head(said.map_or(End::Dropped, End::from));
+        (self.mark, self.place)
     }
 }
 
@@ -111,9 +111,18 @@ where
                     sleep_until(later_than(said, limit)).await;
                 }
             };
-            // One that was broken off has to come to its end.
+            // One that was broken off has to come to its end. So has one whose
+            // authority has ended a call that its client could still go on with.
             let closed = async {
-                record.closed().await;
+                let over = async {
+                    let said = record.authority_said().await;
+                    if !settings.protocol.answer_ends_request() {
+                        return pending().await;
+                    }
+                    sleep_until(later_than(said, limit)).await;
+                    settings.protocol.close(&whole);
+                };
+                let _ = until(&mut pin!(record.closed()), over).await;
                 sleep(settings.core.linger()).await;
             };
             let patience = async {
@@ -199,7 +208,10 @@ impl OtherEnd {
                     record.learn_from(Role::Other, whole, &answer);
                 }
                 // A handler that streams may still be writing.
-                let Ok(drained) = protocol.drain(whole, answer).await else {
+                let drained = protocol.drain(whole, answer).await;
+                // One that has answered may still be reading its request.
+                protocol.given(whole, Role::Other).await;
+                let Ok(drained) = drained else {
                     return Self::Failed(spoiled().unwrap_or(LegFault::BodyFailed));
                 };
                 if let Some(fault) = spoiled() {
@@ -212,7 +224,12 @@ impl OtherEnd {
                         }
                         Self::Answered(outcome, code)
                     }
-                    (None, Said::Now(outcome, code)) => Self::Answered(outcome, code),
+                    (None, Said::Now(outcome, code)) => {
+                        if outcome == Outcome::Applied {
+                            record.learn(Role::Other, drained.keys);
+                        }
+                        Self::Answered(outcome, code)
+                    }
                     (None, Said::AtEnd) => Self::Failed(LegFault::BodyFailed),
                 }
             }

@@ -80,7 +80,13 @@ where
         authority.ready().await?;
         authority.call(request).await
     };
-    let cover = cover.zip(settings.read_fallback);
+    let cover = match cover {
+        Some(mark) if !protocol.covers(&watched) => {
+            mark.unused();
+            None
+        }
+        cover => cover.zip(settings.read_fallback),
+    };
     let first = match &cover {
         // Without a fallback the layer adds no limit and catches no panic.
         None => Ok(run_leg(Some(&mut mark), first).await),

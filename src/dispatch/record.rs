@@ -15,7 +15,7 @@ use super::{Settings, guard::guarded};
 use crate::{
     observe::{Disagreement, Event, LegDetail, LegResult},
     protocol::Protocol,
-    reconcile::{Keys, Place},
+    reconcile::{Keys, Observation, Place},
     stage::{Agreement, Outcome, Role, Side, Stage, agreement},
     telemetry::{LegFault, SkippedLeg},
 };
@@ -46,6 +46,10 @@ struct State {
     late: Option<Vec<Place>>,
     /// Something else may have been done to a late key meanwhile.
     overlapped: bool,
+    /// What the authority's keys looked like when it gave up its place before its
+    /// end.
+    seen: Option<Observation>,
+    crowded: bool,
     /// When the authority's outcome was known.
     said_at: Option<Instant>,
     /// Both outcomes are known, and the sides may differ.
@@ -72,6 +76,8 @@ impl<P: Send + Sync + 'static> Record<P> {
                 results: [None, None],
                 late: Some(Vec::new()),
                 overlapped: false,
+                seen: None,
+                crowded: false,
                 said_at: None,
                 dirty: false,
             }),
@@ -127,12 +133,42 @@ impl<P: Send + Sync + 'static> Record<P> {
         state.overlapped |= order.touched_since(self.age, &late);
     }
 
-    /// Another leg of the write's keys may have run on the authority after this
-    /// one had given its place up, and before it was done.
-    pub(super) fn doubt_if_overlapped(&self) {
+    /// The authority gives up its place with its head, although it goes on: for
+    /// hours, perhaps, in which others write the same keys. Called while it still
+    /// has it; says whether there is any key to look after.
+    pub(super) fn watch_keys(&self) -> bool {
         let mut state = self.lock();
-        let order = &self.settings.core.order;
-        state.overlapped |= !state.keys.is_empty() && order.touched_since(self.age, &state.keys);
+        if state.keys.is_empty() {
+            return false;
+        }
+        let seen = self.settings.core.order.observe(&state.keys);
+        let mut own = [0, 0];
+        own[self.authority.index()] = 1;
+        own[self.authority.other().index()] = usize::from(state.late.is_some());
+        state.crowded = seen.crowded(own);
+        state.seen = Some(seen);
+        true
+    }
+
+    /// Whether others have come in between: the other side may have had them in
+    /// another order.
+    pub(super) fn doubt_if_overlapped(&self) -> bool {
+        let mut state = self.lock();
+        let seen = state.seen.take();
+        let overlapped = state.crowded || seen.as_ref().is_some_and(Observation::turned);
+        state.overlapped |= overlapped;
+        drop(state);
+        // Its drop takes the table's lock.
+        drop(seen);
+        overlapped
+    }
+
+    /// The same, once the write has been reported.
+    pub(super) fn mark_if_overlapped(&self) {
+        if self.doubt_if_overlapped() {
+            let keys = self.lock().keys.clone();
+            self.settings.core.mark_dirty(&keys, self.authority);
+        }
     }
 
     /// What the write was about could not be told.
@@ -200,14 +236,19 @@ impl<P: Send + Sync + 'static> Record<P> {
     /// The authority's answer broke off after its head had said that the write
     /// was applied: nobody knows.
     pub(super) fn answer_broke(&self) {
+        self.came_to_harm(LegFault::BodyFailed);
+    }
+
+    /// The same of the authority's request, or of its answer.
+    pub(super) fn came_to_harm(&self, fault: LegFault) {
         let keys = self.lock().keys.clone();
-        self.settings.core.counters.fault(self.authority, LegFault::BodyFailed);
+        self.settings.core.counters.fault(self.authority, fault);
         self.settings.core.mark_dirty(&keys, self.authority);
         tracing::warn!(
             target: "tower_migration",
             migration = %self.settings.core.name(),
-            request = %self.request, %keys,
-            "the authority's answer to a write broke off: its keys are dirty"
+            request = %self.request, %keys, %fault,
+            "the authority came to harm after it had answered a write: its keys are dirty"
         );
     }
 

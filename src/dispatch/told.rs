@@ -14,7 +14,8 @@ use super::{
     record::Report,
 };
 use crate::{
-    flag::{BoxFuture, Mark},
+    body::Tail,
+    flag::BoxFuture,
     protocol::{Drained, Protocol},
     stage::{FailurePolicy, Outcome, Reply, Role, acknowledged_on_record, reply},
     telemetry::{LegFault, Refused, SkippedLeg},
@@ -50,8 +51,6 @@ where
             (Some(fault), _) | (None, Err(fault)) => mine.failed(fault),
             (None, Ok(drained)) => {
                 self.learn(&drained);
-                // Its place was free since the head: another leg of the key may
-                // have come in between, here and not there.
                 self.record.doubt_if_overlapped();
                 match drained.said {
                     Some((outcome, code)) => mine.answered(outcome, code),
@@ -142,7 +141,7 @@ where
         &self,
         leg: OtherLeg<O, P>,
         outcome: Outcome,
-        ahead: &mut Result<Result<(P::Ahead, Mark), E>, Refused>,
+        ahead: &mut Result<Result<(P::Ahead, Tail), E>, Refused>,
     ) -> Option<oneshot::Receiver<Told>>
     where
         O: Inner<Req> + Service<Req, Response = Res, Error = E>,

@@ -93,6 +93,8 @@ where
     let permit = Arc::clone(&settings.legs).try_acquire_owned().ok();
     let places = core.order.take(&keys, side, settings.limits.key_queue);
     let age = places.authority.id();
+    let unsure = !keys.is_empty() && settings.protocol.learns(&whole);
+    let unsure = unsure.then(|| core.order.take_one(&Keys::none(), side).0);
     let room = match (permit, places.other) {
         (None, _) => Err(SkippedLeg::RunningLegs),
         (Some(_), None) => Err(SkippedLeg::KeyQueue),
@@ -113,6 +115,7 @@ where
         synced,
         stage,
         grace,
+        _unsure: unsure,
         whole: Arc::clone(&whole),
         record: Arc::clone(&record),
         settings: Arc::clone(&settings),

@@ -69,7 +69,8 @@ pub struct Drained {
     /// What its end said, if that is where it is said. `None`: the head's word
     /// counts.
     pub said: Option<(Outcome, u16)>,
-    /// Keys that only the rest told, as of a create.
+    /// Keys that only the rest told, as of a create. The authority's count only if
+    /// its end has `said` that the write was applied.
     pub keys: Keys,
 }
 
@@ -157,6 +158,12 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     fn late_keys(&self, whole: &Self::Whole, answer: &Res) -> Keys {
         let _ = (whole, answer);
         Keys::none()
+    }
+    /// Whether the answer to a write that has keys may tell further ones.
+    /// Default: no.
+    fn learns(&self, whole: &Self::Whole) -> bool {
+        let _ = whole;
+        false
     }
     /// What a ramp goes by for a read, asked before anything of it has been
     /// read. Default: `Keys::none()`, which no ramp covers.
@@ -286,6 +293,17 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     fn comparable_whole(&self, answer: &Self::Captured) -> Result<(), SkipReason> {
         let _ = answer;
         Ok(())
+    }
+    /// Whether the other side may answer such a read if the authority fails it:
+    /// see [`read_fallback`](crate::MigrationLayer::read_fallback). Default: yes.
+    fn covers(&self, watched: &Self::Watched) -> bool {
+        let _ = watched;
+        true
+    }
+    /// Whether a client sends nothing more once it has the end of its answer, so
+    /// that the other leg need not wait for the rest of the request. Default: no.
+    fn answer_ends_request(&self) -> bool {
+        false
     }
     /// The answer, handed on. The mark is dropped when the answer has ended.
     fn pass(answer: Res, mark: Option<Mark>) -> Self::Answer;

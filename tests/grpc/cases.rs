@@ -216,7 +216,9 @@ async fn compressed(client: Client) -> String {
 }
 
 /// Whose outcome no one can know, or which nobody waits for: they leave marks.
-const UNSURE: [&str; 4] = [
+const UNSURE: [&str; 6] = [
+    "refused",
+    "special_status_message",
     "status_code_and_message",
     "timeout_on_sleeping_server",
     "cancel_after_begin",

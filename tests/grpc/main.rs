@@ -17,6 +17,7 @@ mod interop;
 mod outcomes;
 mod ramp;
 mod reads;
+mod regressions;
 mod resisting;
 mod sockets;
 mod stages;

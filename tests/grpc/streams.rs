@@ -208,7 +208,8 @@ async fn a_leg_that_answers_before_the_end_does_not_stop_the_other() {
             assert_eq!(rig.ask(call(path, body)).await.code, Some(Code::InvalidArgument));
             rig.assert_idle().await;
             assert!(send(&mut sender, 100).await < 100, "nobody reads it any more");
-            assert_eq!(rig.dirty(), [""; 0], "{stage}");
+            // What they have done before they refused is not known.
+            assert_eq!(rig.dirty(), ["it"], "{stage}");
         }
     }
 }

@@ -5,6 +5,7 @@ mod reads;
 mod records;
 mod requests;
 mod steps;
+mod uploads;
 
 use crate::support::*;
 use bytes::Bytes;

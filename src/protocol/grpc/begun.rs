@@ -12,7 +12,7 @@ use http_body::Frame;
 use tokio::time::timeout;
 
 use super::{CallType, frames};
-use crate::body::CopyBody;
+use crate::body::{CopyBody, Room};
 
 /// What has been read of a request, and how that went.
 pub(super) struct Begun<E> {
@@ -30,8 +30,37 @@ pub(super) enum Then<E> {
     End,
     /// The first message is longer than the limit.
     TooLong,
+    /// All requests together hold as much as they may.
+    NoRoom,
     Broken(E),
 }
+
+/// Who pays for what is read.
+pub(super) enum Pays<'a> {
+    /// This, at once.
+    Now(&'a mut Room),
+    /// Whoever reads it again: no more than so many bytes.
+    Later(usize),
+}
+
+impl Pays<'_> {
+    fn limit(&self) -> usize {
+        match self {
+            Self::Now(room) => room.limit(),
+            Self::Later(limit) => *limit,
+        }
+    }
+
+    fn pay(&mut self, bytes: usize) -> bool {
+        match self {
+            Self::Now(room) => room.take(bytes),
+            Self::Later(_) => true,
+        }
+    }
+}
+
+/// The most chunks that are kept: empty ones cost no bytes, but they cost.
+const MOST_CHUNKS: usize = 4_096;
 
 /// How long a request that may be answered before its first message is waited
 /// for: its client may be waiting for the answer's head, and would for ever.
@@ -49,7 +78,7 @@ impl<E> Begun<E> {
     /// then there is nothing.
     pub(super) async fn read<B>(
         body: &mut B,
-        limit: usize,
+        mut pays: Pays<'_>,
         call: CallType,
         wants_message: bool,
     ) -> Self
@@ -65,38 +94,47 @@ impl<E> Begun<E> {
                 Ok(None) => begun.then = Then::End,
                 Ok(Some(Err(error))) => begun.then = Then::Broken(error),
                 Ok(Some(Ok(frame))) => {
-                    begun.take(frame);
-                    return begun.read_on(body, limit, wants_message).await;
+                    if begun.take(frame, &mut pays) {
+                        return begun.read_on(body, pays, wants_message).await;
+                    }
                 }
             }
             return begun;
         }
-        Self::nothing().read_on(body, limit, wants_message).await
+        Self::nothing().read_on(body, pays, wants_message).await
     }
 
-    fn take(&mut self, frame: Frame<Bytes>) {
+    /// `false`: there is no room for it.
+    fn take(&mut self, frame: Frame<Bytes>, pays: &mut Pays<'_>) -> bool {
         if let Some(data) = frame.data_ref() {
+            if !pays.pay(data.len()) {
+                self.then = Then::NoRoom;
+                return false;
+            }
             self.data.extend_from_slice(data);
         }
         self.frames.push(frame);
+        true
     }
 
-    async fn read_on<B>(self, body: &mut B, limit: usize, wants_message: bool) -> Self
+    async fn read_on<B>(self, body: &mut B, mut pays: Pays<'_>, wants_message: bool) -> Self
     where
         B: CopyBody<Error = E> + Unpin,
     {
         let mut begun = self;
+        let limit = pays.limit();
         loop {
             if body.is_end_stream() {
                 begun.then = Then::End;
                 return begun;
             }
             let waits = wants_message && !frames::holds_first(&begun.data);
-            if waits && frames::first_length(&begun.data).is_some_and(|length| length > limit) {
+            let too_long = frames::first_length(&begun.data).is_some_and(|length| length > limit);
+            if waits && (too_long || begun.frames.len() >= MOST_CHUNKS) {
                 begun.then = Then::TooLong;
                 return begun;
             }
-            if !waits && begun.data.len() >= limit {
+            if !waits && (begun.data.len() >= limit || begun.frames.len() >= MOST_CHUNKS) {
                 return begun;
             }
             let mut body = Pin::new(&mut *body);
@@ -118,7 +156,11 @@ impl<E> Begun<E> {
                     begun.then = Then::Broken(error);
                     return begun;
                 }
-                Some(Ok(frame)) => begun.take(frame),
+                Some(Ok(frame)) => {
+                    if !begun.take(frame, &mut pays) {
+                        return begun;
+                    }
+                }
             }
         }
     }

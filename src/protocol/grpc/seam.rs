@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::{
     CallType, Grpc, MethodKind,
-    begun::{Begun, Then},
+    begun::{Begun, Pays, Then},
     code, outcome, refusal,
     says::InTrailers,
-    told::{AnswerHead, code_number, is_grpc},
+    told::{code_number, is_grpc},
 };
 use crate::{
     BoxError,
@@ -21,7 +21,10 @@ use crate::{
     flag::Mark,
     protocol::{
         BreakOff, Class, Closing, Dispatch, Drained, FallbackRead, HasKeys, Head, Protocol, Said,
-        http::{AheadAnswer, PendingAnswer, WatchedRequest, WholeRequest, answers, exchange},
+        http::{
+            AheadAnswer, PendingAnswer, WatchedRequest, WholeRequest, answers, exchange,
+            outcome as http_outcome,
+        },
     },
     reconcile::Keys,
     stage::{Outcome, Role, Side},
@@ -78,6 +81,10 @@ where
         self.keys_of(whole.parts.uri.path(), &whole.parts.headers, &whole.data())
     }
 
+    fn learns(&self, whole: &WholeRequest) -> bool {
+        self.answer_keys.has(whole.parts.uri.path())
+    }
+
     fn ramp_keys(&self, request: &Request<B>) -> Keys {
         match &self.ramp_by {
             Some(by) => by(&Head::of(request)).into(),
@@ -102,16 +109,16 @@ where
         }
         let wants_message = self.keys.has(path);
         let (parts, mut body) = request.into_parts();
-        let Begun { frames, data, then } =
-            Begun::read(&mut body, room.limit(), call, wants_message).await;
+        let Begun { frames, data, then, .. } =
+            Begun::read(&mut body, Pays::Now(&mut room), call, wants_message).await;
         match then {
+            Then::NoRoom => return Err(Refused::BufferedBytes),
             Then::TooLong => return Err(Refused::BodyTooLarge),
             Then::Broken(error) => {
                 let error: BoxError = error.into();
                 tracing::debug!(target: "tower_migration", %error, "a call broke off");
                 return Err(Refused::BodyBroken);
             }
-            Then::End | Then::More if !room.take(data.len()) => return Err(Refused::BufferedBytes),
             Then::End => {
                 let trailers = frames.into_iter().find_map(|frame| frame.into_trailers().ok());
                 return self.exchange.whole(parts, data.freeze(), trailers, room);
@@ -162,8 +169,10 @@ where
         let call = self.methods.get(path).call;
         let peeks = self.keys.has(path) && call != CallType::Bidirectional;
         let begun = if peeks {
+            // Nobody knows whether a call of unknown kind has to be asked first.
+            let waits = call != CallType::Unknown;
             let Begun { frames, data, then } =
-                Begun::read(request.body_mut(), room.limit(), call, true).await;
+                Begun::read(request.body_mut(), Pays::Later(room.limit()), call, waits).await;
             let mut frames: VecDeque<_> = frames.into_iter().map(Ok).collect();
             let ended = matches!(then, Then::End | Then::Broken(_));
             if let Then::Broken(error) = then {
@@ -203,11 +212,23 @@ where
 
     fn judge(&self, whole: &WholeRequest, answer: &Response<RB>) -> Said {
         match code::in_head(answer.status(), answer.headers()) {
-            Some(code) => {
-                Said::Now(self.methods.get(whole.parts.uri.path()).outcome(code), code_number(code))
+            Some(code) => Said::Now(self.outcome_in_head(whole, code), code_number(code)),
+            // A page that is served beside gRPC.
+            None if !is_grpc(&whole.parts.headers) => {
+                Said::Now(http_outcome(answer.status()), answer.status().as_u16())
             }
             None => Said::AtEnd,
         }
+    }
+
+    fn answer_ends_request(&self) -> bool {
+        true
+    }
+
+    /// A read whose request may take its time is under no limit.
+    fn covers(&self, watched: &WatchedRequest) -> bool {
+        let call = self.methods.get(watched.parts.uri.path()).call;
+        matches!(call, CallType::Unary | CallType::ServerStreaming)
     }
 
     fn comparable(&self, answer: &Response<RB>) -> Result<(), SkipReason> {
@@ -263,7 +284,7 @@ where
             first.extend_from_slice(&chunk[..room.min(chunk.len())]);
         }
         let response = &ahead.response;
-        let head = AnswerHead::new(response.status(), response.headers().clone());
+        let head = self.head_of(whole, response.status(), response.headers().clone());
         Some(self.told(path, &head, trailers.as_ref(), &first.freeze()))
     }
 
@@ -272,7 +293,7 @@ where
         let late = ending.is_awaited().then(|| {
             let uri = whole.parts.uri.clone();
             let first = self.first_bytes(uri.path());
-            let head = AnswerHead::new(response.status(), response.headers().clone());
+            let head = self.head_of(whole, response.status(), response.headers().clone());
             let this = self.clone();
             Late {
                 first,
@@ -324,10 +345,11 @@ where
             }
         });
         let trailers = trailers.await?;
-        if code::in_head(parts.status, &parts.headers).is_some() && trailers.is_none() {
+        let in_head = code::in_head(parts.status, &parts.headers).is_some();
+        if !is_grpc(&whole.parts.headers) || (in_head && trailers.is_none()) {
             return Ok(Drained::default());
         }
-        let head = AnswerHead::new(parts.status, parts.headers);
+        let head = self.head_of(whole, parts.status, parts.headers);
         Ok(self.told(path, &head, trailers.as_ref(), &first.freeze()))
     }
 

@@ -3,8 +3,12 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{Grpc, code};
-use crate::{protocol::Drained, reconcile::Keys, stage::Outcome};
+use super::{CallType, Grpc, code};
+use crate::{
+    protocol::{Drained, http::WholeRequest},
+    reconcile::Keys,
+    stage::Outcome,
+};
 
 /// The most of a message that is looked at for its keys, unpacked: as much as
 /// tonic takes by default.
@@ -14,15 +18,45 @@ const MOST_FOR_KEYS: usize = 4 << 20;
 pub(super) struct AnswerHead {
     status: StatusCode,
     headers: HeaderMap,
+    /// Whether a refusal at the end can be believed.
+    certain: bool,
 }
 
-impl AnswerHead {
-    pub(super) const fn new(status: StatusCode, headers: HeaderMap) -> Self {
-        Self { status, headers }
+/// A refusal says that nothing was written only of a call that is one message
+/// each way: in any other, something may have been done before it.
+fn believed(outcome: Outcome, code: tonic::Code, certain: bool) -> Outcome {
+    match outcome {
+        Outcome::Refused if !certain && code != tonic::Code::Unimplemented => Outcome::Unknown,
+        outcome => outcome,
     }
 }
 
 impl Grpc {
+    /// What a status says that stands in an answer's head.
+    pub(super) fn outcome_in_head(&self, whole: &WholeRequest, code: tonic::Code) -> Outcome {
+        let method = self.methods.get(whole.parts.uri.path());
+        let certain = match method.call {
+            CallType::Unary | CallType::ServerStreaming => true,
+            CallType::ClientStreaming | CallType::Bidirectional => false,
+            CallType::Unknown => !whole.is_streamed(),
+        };
+        believed(method.outcome(code), code, certain)
+    }
+
+    pub(super) fn head_of(
+        &self,
+        whole: &WholeRequest,
+        status: StatusCode,
+        headers: HeaderMap,
+    ) -> AnswerHead {
+        let certain = match self.methods.get(whole.parts.uri.path()).call {
+            CallType::Unary => true,
+            CallType::Unknown => !whole.is_streamed(),
+            _ => false,
+        };
+        AnswerHead { status, headers, certain }
+    }
+
     pub(super) fn keys_of(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Keys {
         self.keys.of(path, headers, body, MOST_FOR_KEYS)
     }
@@ -36,7 +70,7 @@ impl Grpc {
         first: &Bytes,
     ) -> Drained {
         let code = code::at_end(head.status, &head.headers, trailers);
-        let outcome = self.methods.get(path).outcome(code);
+        let outcome = believed(self.methods.get(path).outcome(code), code, head.certain);
         let keys = if outcome == Outcome::Applied {
             self.answer_keys.of(path, &head.headers, first, MOST_FOR_KEYS)
         } else {

@@ -240,6 +240,12 @@ impl WholeRequest {
         }
     }
 
+    /// Whether it is given to its legs while it arrives.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.fan().is_some()
+    }
+
     /// What was collected; what was read beforehand of a request that is
     /// streamed.
     pub(crate) fn data(&self) -> Bytes {

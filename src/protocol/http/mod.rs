@@ -12,6 +12,8 @@ use http::Request;
 
 pub(super) use self::answers::{AheadAnswer, PendingAnswer};
 pub(super) use self::exchange::{Exchange, WatchedRequest, WholeRequest};
+#[cfg(feature = "grpc")]
+pub(super) use self::outcome::outcome;
 use super::{ByMethod, Classify, HasKeys, Head, HttpKeys, KeyOf};
 use crate::{
     compare::{Answer, Compare, ExactBody, Headers, Status},

@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::stage::Outcome;
 
 /// What a status says about a write.
-pub(super) fn outcome(status: StatusCode) -> Outcome {
+pub(in crate::protocol) fn outcome(status: StatusCode) -> Outcome {
     match status {
         StatusCode::REQUEST_TIMEOUT => Outcome::Unknown,
         StatusCode::NOT_MODIFIED

@@ -94,6 +94,10 @@ where
         }
     }
 
+    fn learns(&self, _: &WholePlain<Req>) -> bool {
+        self.answer_keys.is_some()
+    }
+
     fn ramp_keys(&self, request: &Req) -> Keys {
         match &self.ramp_by {
             Some(by) => by(request),

@@ -1,6 +1,6 @@
 //! Did a write race this read?
 
-use std::{ops::Bound, sync::Arc};
+use std::{collections::VecDeque, ops::Bound, sync::Arc};
 
 use super::{KeyOrder, Table};
 use crate::reconcile::{Key, Keys};
@@ -31,6 +31,27 @@ impl Observation {
             || self.keys.iter().zip(&self.turns).any(|(key, turns)| {
                 table.entries.get(key).is_none_or(|entry| entry.turns != *turns)
             })
+    }
+}
+
+impl Observation {
+    /// Whether a leg or a copy of one of the keys themselves has taken a place
+    /// since the start.
+    pub(crate) fn turned(&self) -> bool {
+        let table = self.order.lock();
+        self.keys
+            .iter()
+            .zip(&self.turns)
+            .any(|(key, turns)| table.entries.get(key).is_none_or(|entry| entry.turns != *turns))
+    }
+
+    /// Whether more legs and copies of one of the keys have places than these
+    /// many on each side.
+    pub(crate) fn crowded(&self, own: [usize; 2]) -> bool {
+        let table = self.order.lock();
+        let more =
+            |queues: &[VecDeque<u64>; 2]| queues[0].len() > own[0] || queues[1].len() > own[1];
+        self.keys.iter().filter_map(|key| table.entries.get(key)).any(|entry| more(&entry.queues))
     }
 }
 

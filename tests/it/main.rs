@@ -33,6 +33,7 @@ mod ramp;
 mod readiness;
 mod regressions;
 mod shadow;
+mod shadow_ends;
 mod sockets;
 mod streaming;
 mod telemetry;

@@ -18,14 +18,14 @@ use tower_migration::{
 
 use crate::support::*;
 
-struct Shadowed {
-    rig: Rig,
+pub(crate) struct Shadowed {
+    pub(crate) rig: Rig,
     verdicts: Arc<Mutex<Vec<Verdict>>>,
 }
 
 impl Shadowed {
     /// At `WriteBoth`, synced, every read shadowed.
-    async fn new(old: Fake, new: Fake) -> Self {
+    pub(crate) async fn new(old: Fake, new: Fake) -> Self {
         Self::with(old, new, |layer| layer).await
     }
 
@@ -56,7 +56,7 @@ impl Shadowed {
         self.last()
     }
 
-    fn last(&self) -> Verdict {
+    pub(crate) fn last(&self) -> Verdict {
         self.verdicts.lock().unwrap().pop().expect("a verdict")
     }
 

@@ -8,14 +8,13 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     task::Poll,
-    time::Duration,
 };
 
 use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
 use super::{
-    super::{Ready, inner::Inner},
+    super::{Ready, guard::CatchPanic, inner::Inner},
     Shadow,
 };
 use crate::{
@@ -35,7 +34,7 @@ pub(super) struct Progress {
     pub(super) other_took: AtomicU32,
     /// What the other side's head said, an [`Outcome`].
     other_said: AtomicU8,
-    /// The client has the whole of the authority's answer.
+    /// The client has the whole of the authority's answer, and so has the layer.
     mine: AtomicBool,
 }
 
@@ -123,13 +122,27 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             let mut mine_is = None;
             let mut theirs = pin!(self.ask(other, other_side, &whole));
             let theirs = poll_fn(|cx| {
+                let theirs = theirs.as_mut().poll(cx);
+                // After the other side: what broke on both sides breaks at once.
                 if mine_is.is_none()
                     && let Poll::Ready(captured) = mine.as_mut().poll(cx)
                 {
-                    self.progress.mine.store(true, Ordering::Relaxed);
+                    self.progress.mine.store(captured.is_ok(), Ordering::Relaxed);
                     mine_is = Some(captured);
                 }
-                theirs.as_mut().poll(cx)
+                match (theirs, &mine_is) {
+                    // A body that broke off on both sides is not the other's fault.
+                    (
+                        Poll::Ready(Err((Verdict::Failed(FailReason::BodyFailed), _))),
+                        Some(Err(error)),
+                    ) => Poll::Ready(Err(skipped(lost(*error)))),
+                    // There is nothing to compare with. The other side's head is
+                    // here, and its body may be as endless as the authority's.
+                    (Poll::Pending, Some(Err(error))) if self.progress.is(Phase::Body) => {
+                        Poll::Ready(Err(skipped(lost(*error))))
+                    }
+                    (theirs, _) => theirs,
+                }
             });
             let theirs = theirs.await;
             self.progress.enter(Phase::Answer);
@@ -139,9 +152,6 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 (Ok(theirs), None) => (theirs, mine.await),
             }
         };
-        let (theirs, took) = theirs;
-        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
-        self.progress.other_took.store(took, Ordering::Relaxed);
         let (mine, room) = match mine {
             Ok(captured) => captured,
             Err(error) => return skipped(lost(error)),
@@ -176,12 +186,17 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             self.progress.rereads.fetch_add(1, Ordering::Relaxed);
             let raced = core.order.observe(&self.keys);
             let authority_side = other_side.other();
-            let asked = self.ask(authority.again(), authority_side, &whole).await;
-            let Ok((Seen::Answer((mine, _room)), _)) = asked else {
+            // A panic of the authority says nothing about the other side.
+            let asked = self.ask(authority.again(), authority_side, &whole);
+            let asked = CatchPanic::new(asked).await;
+            let Ok(Ok(Seen::Answer((mine, _room)))) = asked else {
                 return skipped(SkipReason::AuthorityFailed);
             };
+            if protocol.comparable_whole(&mine).is_err() {
+                return skipped(SkipReason::AuthorityFailed);
+            }
             let theirs = match self.ask(other_again.again(), other_side, &whole).await {
-                Ok((captured, _)) => captured,
+                Ok(theirs) => theirs,
                 Err(found) => return found,
             };
             diff = match self.compare(&whole, &mine, &theirs) {
@@ -204,13 +219,13 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         (Verdict::Mismatch(diff), None)
     }
 
-    /// One side's answer, whole, and how long its head took.
+    /// One side's answer, whole.
     async fn ask<S, Req>(
         &self,
         mut service: Ready<S>,
         side: Side,
         whole: &P::Whole,
-    ) -> Result<(Seen<(P::Captured, Room)>, Duration), Found>
+    ) -> Result<Seen<(P::Captured, Room)>, Found>
     where
         P: Protocol<Req, S::Response, S::Error>,
         S: Inner<Req>,
@@ -233,19 +248,26 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let said = said.unwrap_or(Outcome::Applied);
         if first {
             self.progress.other_said.store(said as u8, Ordering::Relaxed);
+            if answer.is_ok() || said == Outcome::Refused {
+                let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+                self.progress.other_took.store(took, Ordering::Relaxed);
+            }
             self.progress.enter(Phase::Body);
         }
         let answer = match answer {
             Ok(answer) => answer,
             Err(refusal) if said == Outcome::Refused => {
-                return Ok((Seen::Refusal(refusal.to_string()), took));
+                return Ok(Seen::Refusal(refusal.to_string()));
             }
             Err(failure) => return Err(error(failure)),
         };
+        if side == self.stage.authority() && protocol.comparable(&answer).is_err() {
+            return Err(skipped(SkipReason::AuthorityFailed));
+        }
         match protocol.capture(whole, answer, self.settings.capturing()).await {
             Ok((captured, room)) => {
                 self.settings.core.counters.captured(room.taken());
-                Ok((Seen::Answer((captured, room)), took))
+                Ok(Seen::Answer((captured, room)))
             }
             Err(CaptureError::Gone | CaptureError::Broken) => Err(failed(FailReason::BodyFailed)),
             Err(error) => Err(skipped(lost(error))),

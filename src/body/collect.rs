@@ -26,8 +26,13 @@ pub(crate) enum CollectError {
     Broken(BoxError),
 }
 
-/// Collects a body, as far as there is room.
-pub(crate) async fn collect<B>(body: B, room: &mut Room) -> Result<Collected, CollectError>
+/// Collects a body, as far as there is room. One of a known `length` is whole
+/// with its last byte: it is not asked for more.
+pub(crate) async fn collect<B>(
+    body: B,
+    length: Option<u64>,
+    room: &mut Room,
+) -> Result<Collected, CollectError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -40,7 +45,8 @@ where
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let mut trailers = None;
-    while !body.is_end_stream() {
+    let mut seen = 0;
+    while !body.is_end_stream() && length.is_none_or(|length| seen < length) {
         let frame = match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
             None => break,
             Some(Err(error)) => return Err(CollectError::Broken(error.into())),
@@ -48,6 +54,7 @@ where
         };
         match frame.into_data() {
             Ok(data) => {
+                seen += data.len() as u64;
                 if first.len() + rest.len() + data.len() > room.limit() {
                     return Err(CollectError::TooLarge);
                 }

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
@@ -50,6 +50,9 @@ impl Watch {
     }
 }
 
+/// Reads so many bytes more, or all there is.
+type Finish<B> = fn(Pin<Box<B>>, Option<u64>, Ending, Option<Box<Watch>>);
+
 /// The body of a dual write's authority. Dropped before its end, it is read to
 /// its end by a task.
 pub(crate) struct Kept<B: Body> {
@@ -57,13 +60,16 @@ pub(crate) struct Kept<B: Body> {
     ahead: VecDeque<Result<Frame<B::Data>, B::Error>>,
     body: Option<Pin<Box<B>>>,
     sized: bool,
+    /// How many bytes are still to be handed on: with the last of them it has
+    /// ended, since a server may not ask for more. `None`: only its end tells.
+    left: Option<u64>,
     rest: Option<(Ending, Option<Box<Watch>>)>,
     /// Set while the body is polled: if it still is when this is dropped, the
     /// body has panicked and must not be polled again.
     polling: bool,
     concluding: Option<Concluding>,
     /// Set where `B`'s bounds are known, so that the drop needs none.
-    finish: fn(Pin<Box<B>>, Ending, Option<Box<Watch>>),
+    finish: Finish<B>,
 }
 
 /// The end of an answer, held back until it is known whether it may be handed
@@ -91,12 +97,20 @@ pub(crate) struct ReadAhead<B: Body> {
     body: Option<Pin<Box<B>>>,
     /// Whether the body knew its length before it was read.
     sized: bool,
+    /// How long it is, where it ends with its last byte.
+    length: Option<u64>,
 }
 
 impl<B: Body<Data = Bytes>> ReadAhead<B> {
     pub(crate) fn none(body: B) -> Self {
         let sized = body.size_hint().exact().is_some();
-        Self { frames: VecDeque::new(), body: Some(Box::pin(body)), sized }
+        Self { frames: VecDeque::new(), body: Some(Box::pin(body)), sized, length: None }
+    }
+
+    /// The same, of a body that ends with the last of so many bytes.
+    pub(crate) const fn of_length(mut self, length: Option<u64>) -> Self {
+        self.length = length;
+        self
     }
 
     /// Reads what is here already, of at most `limit` bytes and a frame, without
@@ -141,6 +155,9 @@ impl<B: Body<Data = Bytes>> ReadAhead<B> {
         let mut data = BytesMut::new();
         let mut trailers = None;
         while let Some(body) = self.body.as_mut().filter(|body| !body.is_end_stream()) {
+            if self.length.is_some_and(|length| data.len() as u64 >= length) {
+                break;
+            }
             let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await else {
                 self.body = None;
                 break;
@@ -166,20 +183,21 @@ impl<B: Body<Data = Bytes>> ReadAhead<B> {
 
 impl<B: Body<Data = Bytes> + Send + 'static> Kept<B> {
     pub(crate) fn new(read: ReadAhead<B>, ending: Ending, late: Option<Late>) -> Self {
-        let ReadAhead { frames, body, sized } = read;
+        let ReadAhead { frames, body, sized, length: left } = read;
         let broken = matches!(frames.back(), Some(Err(_)));
-        let ended = body.as_ref().is_none_or(|body| body.is_end_stream());
+        let ended = left == Some(0) || body.as_ref().is_none_or(|body| body.is_end_stream());
         let watch = late.map(|late| Box::new(Watch { late, seen: BytesMut::new() }));
         let mut rest = Some((ending, watch));
         if broken {
             rest.take().into_iter().for_each(|(ending, _)| ending.broke());
         } else if ended && rest.as_ref().is_some_and(|(ending, _)| !ending.is_awaited()) {
-            rest = None;
+            rest.take().into_iter().for_each(|(ending, _)| ending.well());
         }
         Self {
             ahead: frames,
             body,
             sized,
+            left,
             rest,
             polling: false,
             concluding: None,
@@ -191,11 +209,12 @@ impl<B: Body<Data = Bytes> + Send + 'static> Kept<B> {
 /// Reads the rest of an answer whose client has left.
 fn finish<B: Body<Data = Bytes> + Send + 'static>(
     mut body: Pin<Box<B>>,
+    left: Option<u64>,
     ending: Ending,
     mut watch: Option<Box<Watch>>,
 ) {
     ending.finish(async move {
-        let read = read_on(&mut body, |frame| {
+        let read = read_on(&mut body, left, |frame| {
             if let Some(watch) = &mut watch {
                 watch.see(frame);
             }
@@ -239,9 +258,12 @@ impl<B: Body<Data = Bytes>> Kept<B> {
                 Poll::Ready(frame)
             }
             Some(Ok(frame)) if frame.is_data() => {
+                let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.left = self.left.map(|left| left.saturating_sub(len));
                 let awaited = self.rest.as_ref().is_some_and(|(ending, _)| ending.is_awaited());
-                if !awaited && self.ahead.is_empty() && self.has_ended() {
-                    self.rest = None;
+                let ended = self.left == Some(0) || (self.ahead.is_empty() && self.has_ended());
+                if ended && !awaited {
+                    self.rest.take().into_iter().for_each(|(ending, _)| ending.well());
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -295,12 +317,7 @@ impl<B: Body<Data = Bytes>> Kept<B> {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        let ahead: u64 = self
-            .ahead
-            .iter()
-            .filter_map(|frame| frame.as_ref().ok()?.data_ref())
-            .map(|data| data.len() as u64)
-            .sum();
+        let ahead = bytes(&self.ahead);
         let rest = self.body.as_ref().map_or_else(
             || SizeHint::with_exact(0),
             |body| {
@@ -321,13 +338,20 @@ impl<B: Body<Data = Bytes>> Kept<B> {
 impl<B: Body> Drop for Kept<B> {
     fn drop(&mut self) {
         if let Some((ending, watch)) = self.rest.take() {
+            let left = self.left.map(|left| left.saturating_sub(bytes(&self.ahead)));
             match self.body.take() {
                 Some(_) if self.polling => ending.broke(),
-                Some(body) => (self.finish)(body, ending, watch),
-                None => ending.well(),
+                Some(body) if left != Some(0) => (self.finish)(body, left, ending, watch),
+                _ => ending.well(),
             }
         }
     }
+}
+
+/// How many bytes were read ahead.
+fn bytes<D: Buf, E>(frames: &VecDeque<Result<Frame<D>, E>>) -> u64 {
+    let data = frames.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+    data.map(|data| data.remaining() as u64).sum()
 }
 
 /// The size of a body before which there is something else.
@@ -344,19 +368,25 @@ pub(crate) fn longer(rest: SizeHint, by: u64) -> SizeHint {
 #[derive(Debug)]
 pub(crate) struct Broken;
 
-/// Reads a body to its end. Gives its trailers.
+/// Reads a body to its end, or to the last of the bytes that are `left` of it.
+/// Gives its trailers.
 pub(crate) async fn read_on<B: Body>(
     body: &mut Pin<Box<B>>,
+    mut left: Option<u64>,
     mut see: impl FnMut(&Result<Frame<B::Data>, B::Error>),
 ) -> Result<Option<HeaderMap>, Broken> {
     let mut trailers = None;
-    while !body.is_end_stream() {
+    while !body.is_end_stream() && left != Some(0) {
         let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await else {
             break;
         };
         see(&frame);
         match frame {
-            Ok(frame) => trailers = frame.into_trailers().ok().or(trailers),
+            Ok(frame) => {
+                let len = frame.data_ref().map_or(0, |data| data.remaining() as u64);
+                left = left.map(|left| left.saturating_sub(len));
+                trailers = frame.into_trailers().ok().or(trailers);
+            }
             Err(_) => return Err(Broken),
         }
     }

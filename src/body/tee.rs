@@ -55,6 +55,9 @@ pub(crate) struct Sink {
     kept: Option<Shared>,
     /// A body that says how long it is may not be polled past its last byte.
     exact: Option<u64>,
+    /// Nobody looks at what comes after that byte: the body may be polled for
+    /// more or not, and is the same.
+    stops: bool,
     seen: u64,
     tell: Option<oneshot::Sender<Captured>>,
 }
@@ -106,18 +109,29 @@ impl Sink {
         let kept = Kept { chunks: Vec::new(), len: 0, trailers: None, room };
         let kept = Arc::new(Mutex::new(Some(kept)));
         let exact = body.size_hint().exact().or(length);
-        let sink = Self { kept: Some(Arc::clone(&kept)), exact, seen: 0, tell: Some(tell) };
+        let kept_too = Some(Arc::clone(&kept));
+        let sink = Self { kept: kept_too, exact, stops: false, seen: 0, tell: Some(tell) };
         (Box::new(sink), Capture::Later(Reader { told, kept }))
     }
 
     /// Keeps nothing: only waits for the last of so many bytes.
     pub(crate) fn counting(length: u64) -> Box<Self> {
-        Box::new(Self { kept: None, exact: Some(length), seen: 0, tell: None })
+        Box::new(Self { kept: None, exact: Some(length), stops: false, seen: 0, tell: None })
+    }
+
+    /// The same, at its end with the last byte where the length is known.
+    pub(crate) const fn stopping(mut self: Box<Self>) -> Box<Self> {
+        self.stops = true;
+        self
     }
 
     /// Whether the last byte has been seen of a body that is only counted.
     pub(crate) fn has_counted(&self) -> bool {
-        self.kept.is_none() && self.exact.is_some_and(|exact| self.seen >= exact)
+        self.kept.is_none() && self.is_past()
+    }
+
+    fn is_past(&self) -> bool {
+        self.exact.is_some_and(|exact| self.seen >= exact)
     }
 
     /// Looks at what a body just gave, which may have `ended` with it. The sink
@@ -141,7 +155,7 @@ impl Sink {
         }
         // Nothing comes after trailers, and a server may not ask for more.
         let trailers = matches!(frame, Some(Ok(frame)) if frame.is_trailers());
-        if trailers || ended {
+        if trailers || ended || (this.stops && this.is_past()) {
             this.finish();
         } else {
             *sink = Some(this);

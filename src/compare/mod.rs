@@ -57,7 +57,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body; empty for an answer to HEAD.
     pub body: Bytes,
-    /// The trailers, if there were any.
+    /// The trailers, if there were any. None with an answer over HTTP whose length
+    /// is known: it has ended with its last byte, on both sides.
     pub trailers: Option<HeaderMap>,
 }
 

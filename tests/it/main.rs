@@ -34,6 +34,7 @@ mod readiness;
 mod regressions;
 mod shadow;
 mod shadow_ends;
+mod sized;
 mod sockets;
 mod streaming;
 mod telemetry;

@@ -4,7 +4,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header};
-use http_body::{Body, Frame};
+use http_body::Body;
+#[cfg(feature = "grpc")]
+use http_body::Frame;
 
 use super::exchange::{WatchedRequest, WholeRequest, nothing};
 use crate::{
@@ -53,8 +55,58 @@ pub(crate) fn length_of(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// Where an answer of a known length has ended. It must be the same on both
+/// sides, of which a server reads one and the layer the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// With its trailers, which tell what the head did not.
+    #[cfg(feature = "grpc")]
+    ByItself,
+    /// With its last byte: a server over HTTP/1.1 does not ask for more.
+    WithLastByte,
+}
+
+impl Ends {
+    /// The length with which an answer ends.
+    fn length<RB: Body>(self, headers: &HeaderMap, body: &RB) -> Option<u64> {
+        match self {
+            #[cfg(feature = "grpc")]
+            Self::ByItself => None,
+            Self::WithLastByte => body.size_hint().exact().or_else(|| length_of(headers)),
+        }
+    }
+}
+
+/// The same as [`ahead`], of an answer that ends with its last byte.
+pub(crate) fn ahead_sized<RB: Body<Data = Bytes>>(answer: Response<RB>) -> AheadAnswer<RB> {
+    let length = Ends::WithLastByte.length(answer.headers(), answer.body());
+    let AheadAnswer { response, read } = ahead(answer);
+    AheadAnswer { response, read: read.of_length(length) }
+}
+
 /// The authority's answer to a read, handed on and watched.
+#[cfg(feature = "grpc")]
 pub(crate) fn tee<RB: Body<Data = Bytes>, W: SaysWhere>(
+    watched: &WatchedRequest,
+    answer: Response<RB>,
+    mark: Mark,
+    room: Room,
+) -> (Response<AnswerBody<RB, W>>, PendingAnswer) {
+    tee_to(Ends::ByItself, watched, answer, mark, room)
+}
+
+/// The same, of an answer that ends with its last byte.
+pub(crate) fn tee_sized<RB: Body<Data = Bytes>, W: SaysWhere>(
+    watched: &WatchedRequest,
+    answer: Response<RB>,
+    mark: Mark,
+    room: Room,
+) -> (Response<AnswerBody<RB, W>>, PendingAnswer) {
+    tee_to(Ends::WithLastByte, watched, answer, mark, room)
+}
+
+fn tee_to<RB: Body<Data = Bytes>, W: SaysWhere>(
+    ends: Ends,
     watched: &WatchedRequest,
     answer: Response<RB>,
     mark: Mark,
@@ -62,12 +114,13 @@ pub(crate) fn tee<RB: Body<Data = Bytes>, W: SaysWhere>(
 ) -> (Response<AnswerBody<RB, W>>, PendingAnswer) {
     let (parts, body) = answer.into_parts();
     let head = answer_of(&parts);
+    let empty = body.is_end_stream() || ends.length(&parts.headers, &body) == Some(0);
     // The body of an answer to HEAD is never read, however long it claims to be.
-    let (sink, capture) = if watched.parts.method == Method::HEAD || body.is_end_stream() {
+    let (sink, capture) = if watched.parts.method == Method::HEAD || empty {
         (None, nothing(room))
     } else {
         let (sink, capture) = Sink::new(&body, length_of(&parts.headers), room);
-        (Some(sink), capture)
+        (Some(if ends == Ends::WithLastByte { sink.stopping() } else { sink }), capture)
     };
     let body = AnswerBody::watched(body, Some(mark), sink);
     (Response::from_parts(parts, body), PendingAnswer { head, body: capture })
@@ -85,7 +138,32 @@ impl PendingAnswer {
 }
 
 /// A shadow's answer, whole.
+#[cfg(feature = "grpc")]
 pub(crate) async fn capture<RB>(
+    whole: &WholeRequest,
+    answer: Response<RB>,
+    room: Room,
+) -> Result<(Answer, Room), CaptureError>
+where
+    RB: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    capture_to(Ends::ByItself, whole, answer, room).await
+}
+
+/// The same, of an answer that ends with its last byte.
+pub(crate) async fn capture_sized<RB>(
+    whole: &WholeRequest,
+    answer: Response<RB>,
+    room: Room,
+) -> Result<(Answer, Room), CaptureError>
+where
+    RB: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    capture_to(Ends::WithLastByte, whole, answer, room).await
+}
+
+async fn capture_to<RB>(
+    ends: Ends,
     whole: &WholeRequest,
     answer: Response<RB>,
     mut room: Room,
@@ -99,7 +177,8 @@ where
         // As on the authority's side.
         return Ok((answer, room));
     }
-    let collected = collect(body, &mut room).await.map_err(|error| match error {
+    let length = ends.length(&parts.headers, &body);
+    let collected = collect(body, length, &mut room).await.map_err(|error| match error {
         CollectError::TooLarge => CaptureError::TooLarge,
         CollectError::NoRoom => CaptureError::NoRoom,
         CollectError::Broken(_) => CaptureError::Broken,
@@ -110,6 +189,7 @@ where
 }
 
 /// Reads the rest of an answer, and gives its trailers.
+#[cfg(feature = "grpc")]
 pub(crate) async fn drain<RB: Body<Data = Bytes>>(
     body: RB,
     see: impl FnMut(&Result<Frame<Bytes>, RB::Error>),
@@ -117,5 +197,15 @@ pub(crate) async fn drain<RB: Body<Data = Bytes>>(
     if body.is_end_stream() {
         return Ok(None);
     }
-    read_on(&mut Box::pin(body), see).await.map_err(|Broken| CaptureError::Broken)
+    read_on(&mut Box::pin(body), None, see).await.map_err(|Broken| CaptureError::Broken)
+}
+
+/// Reads the rest of an answer that ends with its last byte.
+pub(crate) async fn drain_sized<RB: Body<Data = Bytes>>(
+    answer: Response<RB>,
+) -> Result<(), CaptureError> {
+    let length = Ends::WithLastByte.length(answer.headers(), answer.body());
+    let mut body = Box::pin(answer.into_body());
+    read_on(&mut body, length, |_| {}).await.map_err(|Broken| CaptureError::Broken)?;
+    Ok(())
 }

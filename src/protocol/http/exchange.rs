@@ -135,7 +135,7 @@ impl Exchange {
         mut room: Room,
     ) -> Result<WholeRequest, Refused> {
         let (parts, body) = request.into_parts();
-        let collected = collect(body, &mut room).await;
+        let collected = collect(body, None, &mut room).await;
         let Collected { data, trailers } = collected.map_err(|error| match error {
             CollectError::TooLarge => Refused::BodyTooLarge,
             CollectError::NoRoom => Refused::BufferedBytes,

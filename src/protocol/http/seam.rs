@@ -226,7 +226,7 @@ where
     }
 
     fn ahead(answer: Response<RB>) -> AheadAnswer<RB> {
-        answers::ahead(answer)
+        answers::ahead_sized(answer)
     }
 
     fn keep(&self, _: &WholeRequest, ahead: AheadAnswer<RB>, ending: Ending) -> Self::Answer {
@@ -241,7 +241,7 @@ where
         mark: Mark,
         room: Room,
     ) -> (Self::Answer, PendingAnswer) {
-        answers::tee(watched, answer, mark, room)
+        answers::tee_sized(watched, answer, mark, room)
     }
 
     async fn pending(pending: PendingAnswer) -> Result<(Answer, Room), CaptureError> {
@@ -254,11 +254,11 @@ where
         answer: Response<RB>,
         room: Room,
     ) -> Result<(Answer, Room), CaptureError> {
-        answers::capture(whole, answer, room).await
+        answers::capture_sized(whole, answer, room).await
     }
 
     async fn drain(&self, _: &WholeRequest, answer: Response<RB>) -> Result<Drained, CaptureError> {
-        answers::drain(answer.into_body(), |_| {}).await?;
+        answers::drain_sized(answer).await?;
         Ok(Drained::default())
     }
 

@@ -159,7 +159,9 @@ where
             _ => return Some(self.start_other(leg, protocol.copy(&self.whole, dispatch))),
         };
         let limits = &self.settings.limits;
-        let built = protocol.copy_after(&self.whole, dispatch, ahead, limits.captured_body);
+        // A protocol may do its work, and panic, when it is called.
+        let built =
+            async { protocol.copy_after(&self.whole, dispatch, ahead, limits.captured_body).await };
         match timeout(limits.leg_timeout, CatchPanic::new(built)).await {
             Ok(Ok(Ok(request))) => return Some(self.start_other(leg, request)),
             Ok(Ok(Err(reason))) => leg.skip(reason),

@@ -16,6 +16,7 @@ mod auto_rollback;
 mod axum_app;
 mod bodies;
 mod config;
+mod copy_after;
 mod copying;
 mod created;
 mod file_store;

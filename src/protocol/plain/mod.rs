@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use self::guard::asked;
 use super::{Dispatch, HasKeys};
 use crate::{
     compare::Diff,
@@ -56,7 +57,8 @@ type Judge<Res, E> = dyn Fn(Result<&Res, &E>) -> Outcome + Send + Sync;
 /// the request; one of `refuse` reaches it instead of the answer. Any other
 /// closure's is logged and costs what the closure was for: `judge` leaves the
 /// outcome unknown, `done_when` leaves it to `judge`, `name` leaves the type's
-/// name, `observe` and `compare` make the comparison fail with
+/// name, the setter of `dispatch` leaves the request without its mark, `observe`
+/// and `compare` make the comparison fail with
 /// [`ComparerPanicked`](crate::compare::FailReason::ComparerPanicked).
 ///
 /// # Example
@@ -274,7 +276,8 @@ impl<Req, Res, E, Seen> Plain<Req, Res, E, Seen> {
 
     fn stamped(&self, mut request: Req, dispatch: Dispatch) -> Req {
         if let Some(set) = &self.set_dispatch {
-            set(&mut request, dispatch);
+            // Both sides can do without the mark: a request goes on as it is.
+            asked("dispatch", || set(&mut request, dispatch));
         }
         request
     }

@@ -2,7 +2,7 @@
 
 use tower::ServiceExt;
 use tower_migration::{
-    FailurePolicy, LegDetail, Outcome, Stage, WriteOrder,
+    Dispatch, FailurePolicy, LegDetail, Outcome, Role, Stage, WriteOrder,
     compare::{FailReason, Verdict},
     protocol::Plain,
 };
@@ -163,4 +163,35 @@ async fn a_name_that_panics_does_not_stop_a_comparison() {
     let (old, new) = (Store::well().with("a", "v"), Store::well().with("a", "v"));
     let rig = Rig::with(old, new, protocol().name(|_| boom()), |l| l).at(Stage::WriteBoth).await;
     assert_eq!(rig.verdict_of(get("a")).await, Verdict::Match);
+}
+
+/// "Any other closure's is logged and costs what the closure was for"; and a
+/// shadow read never fails the client.
+#[tokio::test]
+async fn a_setter_of_dispatch_that_panics_fails_no_client() {
+    let protocol = || protocol().dispatch(|_, _| boom(), |_| None);
+    let (old, new) = (Store::well().with("a", "v"), Store::well().with("a", "v"));
+    let rig = Rig::with(old, new, protocol(), |layer| layer).at(Stage::WriteBoth).await;
+    rig.handle.set_shadow_rate(1.0).unwrap();
+    let read = tokio::spawn(rig.service.clone().oneshot(get("a"))).await;
+    assert_eq!(read.ok(), Some(Ok(Answer::Row("v".to_owned()))), "a sampled read");
+}
+
+/// The same for a write: neither documented as one that may reach the
+/// client, nor as before either side has seen it.
+#[tokio::test]
+async fn a_setter_of_dispatch_that_panics_for_one_leg_does_not_split_a_write() {
+    let protocol = protocol().dispatch(
+        |_, leg: Dispatch| {
+            if leg.role == Role::Authority {
+                boom::<()>();
+            }
+        },
+        |_| None,
+    );
+    let rig =
+        Rig::with(Store::well(), Store::well(), protocol, |layer| layer).at(Stage::WriteBoth).await;
+    let write = tokio::spawn(rig.service.clone().oneshot(put("a", "w"))).await;
+    settle_tasks().await;
+    assert_eq!(rig.old.row("a"), rig.new.row("a"), "{write:?}, dirty: {:?}", rig.dirty());
 }

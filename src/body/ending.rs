@@ -66,6 +66,10 @@ impl Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
+        if let Some(mark) = self.mark.as_mut().filter(|mark| mark.is_open()) {
+            // Nobody has told how the leg went: it may still land.
+            mark.set_lingers(true);
+        }
         if let Some(until) = self.until.take() {
             let mark = self.mark.take();
             self.runtime.spawn(async move {

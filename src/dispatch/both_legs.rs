@@ -25,7 +25,7 @@ use crate::{
     body::{Ending, Tail, Then},
     flag::{Mark, Word},
     protocol::{Closing, Dispatch, Protocol, Said},
-    reconcile::Place,
+    reconcile::{Place, Unsure},
     stage::{Outcome, Role, Stage},
     telemetry::{LegFault, Refused},
 };
@@ -42,7 +42,7 @@ pub(super) struct Write<P: Protocol<Req, Res, E>, Req, Res, E> {
     pub(super) synced: bool,
     /// Kept while its answer may tell further keys: what is done to them
     /// meanwhile is remembered.
-    pub(super) _unsure: Option<Place>,
+    pub(super) _unsure: Option<Unsure>,
     /// How long it may keep a step waiting, if it may not for ever.
     pub(super) grace: Option<Grace>,
 }

@@ -94,7 +94,7 @@ where
     let places = core.order.take(&keys, side, settings.limits.key_queue);
     let age = places.authority.id();
     let unsure = !keys.is_empty() && settings.protocol.learns(&whole);
-    let unsure = unsure.then(|| core.order.take_one(&Keys::none(), side).0);
+    let unsure = unsure.then(|| core.order.unsure());
     let room = match (permit, places.other) {
         (None, _) => Err(SkippedLeg::RunningLegs),
         (Some(_), None) => Err(SkippedLeg::KeyQueue),

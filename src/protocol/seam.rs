@@ -80,15 +80,15 @@ pub struct Drained {
 /// and [`Plain`](super::Plain), which takes closures and fits every service
 /// whose requests can be cloned. Implement this trait for a fourth kind: one
 /// whose answer is still being made when it is handed on (a stream of rows),
-/// or whose requests need more than a clone to be had twice. The
-/// [module's page](super) has a whole one.
+/// or whose requests need more than a clone to be had twice. The page
+/// [`docs::protocol`](crate::docs::protocol) has a whole one.
 ///
 /// `Req`, `Res` and `E` are the request, the response and the error of the inner
 /// services.
 ///
 /// # A write
 ///
-/// `classify`, `name` → in a one-sided stage the request goes to its side as it
+/// `classify` → in a one-sided stage the request goes to its side as it
 /// is, and [`pass`](Self::pass) hands the answer on. In a two-sided stage:
 /// [`collect`](Self::collect) → [`keys`](Self::keys) → [`copy`](Self::copy) for
 /// each leg → [`judge`](Self::judge) for each answer. The authority's goes to

@@ -9,5 +9,5 @@ pub use self::copy::{Copied, CopyError};
 pub use self::dirty::DirtyKey;
 pub(crate) use self::dirty::{DirtySet, Marked};
 pub use self::key::{Key, Keys};
-pub(crate) use self::order::{KeyOrder, Observation, Place, Turn};
+pub(crate) use self::order::{KeyOrder, Observation, Place, Turn, Unsure};
 pub use crate::stage::RightSide;

@@ -58,8 +58,11 @@ struct Table {
     running: [usize; 2],
     /// Places of running legs without a key, by age.
     keyless: BTreeSet<u64>,
-    /// Keys whose legs or copies ended while a leg without a key ran, with the
-    /// age of that end: the leg may turn out to be about one of them.
+    /// Running writes that have keys and may learn further ones, by age.
+    unsure: BTreeSet<u64>,
+    /// Keys whose legs or copies ended while a leg without a key ran, or one that
+    /// is unsure, with the age of that end: it may turn out to be about one of
+    /// them.
     touched: VecDeque<(u64, Key)>,
     /// What was touched up to this age was forgotten: it was too much.
     forgotten: u64,
@@ -228,6 +231,16 @@ impl KeyOrder {
         self.lock().running.iter().sum()
     }
 
+    /// From now on, until the guard is dropped, what is done to any key is
+    /// remembered for a write that may learn keys besides those it has.
+    pub(crate) fn unsure(self: &Arc<Self>) -> Unsure {
+        let mut table = self.lock();
+        let id = table.next;
+        table.next += 1;
+        table.unsure.insert(id);
+        Unsure { order: Arc::clone(self), id }
+    }
+
     /// Whether any leg, of whatever key or of none, has a place on `side`.
     pub(crate) fn has_legs_on(&self, side: Side) -> bool {
         self.lock().running[side.index()] > 0
@@ -308,9 +321,24 @@ impl KeyOrder {
     }
 }
 
+/// A write that may learn further keys: see [`KeyOrder::unsure`].
+#[derive(Debug)]
+pub(crate) struct Unsure {
+    order: Arc<KeyOrder>,
+    id: u64,
+}
+
+impl Drop for Unsure {
+    fn drop(&mut self) {
+        let mut table = self.order.lock();
+        table.unsure.remove(&self.id);
+        table.forget();
+    }
+}
+
 impl Table {
     fn touch(&mut self, key: &Key) {
-        if self.keyless.is_empty() {
+        if self.keyless.is_empty() && self.unsure.is_empty() {
             return;
         }
         if self.touched.len() >= TOUCHED
@@ -322,14 +350,20 @@ impl Table {
         self.next += 1;
     }
 
+    /// Forgets what nobody may turn out to be about any more.
+    fn forget(&mut self) {
+        let oldest = [&self.keyless, &self.unsure].into_iter().filter_map(BTreeSet::first).min();
+        let oldest = oldest.copied().unwrap_or(u64::MAX);
+        while self.touched.front().is_some_and(|(age, _)| *age <= oldest) {
+            self.touched.pop_front();
+        }
+    }
+
     fn leave(&mut self, id: u64, keys: &Keys, side: Side) {
         self.running[side.index()] -= 1;
         if keys.is_empty() {
             self.keyless.remove(&id);
-            let oldest = self.keyless.first().copied().unwrap_or(u64::MAX);
-            while self.touched.front().is_some_and(|(age, _)| *age <= oldest) {
-                self.touched.pop_front();
-            }
+            self.forget();
         }
         self.places.remove(&id);
         for key in keys {

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     body::Budget,
     compare::Mismatch,
-    reconcile::{DirtySet, KeyOrder},
+    reconcile::{DirtyLog, DirtySet, KeyOrder},
     stage::Stage,
     telemetry::{Counters, Published},
 };
@@ -57,7 +57,13 @@ pub(crate) struct Core {
     /// Open upgraded connections, by side.
     pub(crate) upgraded: Arc<[AtomicUsize; 2]>,
     pub(super) sync: [AtomicU8; 2],
+    /// See [`Spans`](super::store::Spans).
+    pub(super) spans: [AtomicU64; 2],
     pub(super) dirty: Mutex<DirtySet>,
+    /// Where the dirty keys are kept, if they are.
+    pub(super) log: Option<Arc<dyn DirtyLog>>,
+    /// Told of each dirty key, for a repair.
+    pub(crate) dirtied: Arc<Notify>,
     /// Writes that failed on a side without leaving a dirty key, since that
     /// side was last confirmed.
     pub(super) untracked: [AtomicU64; 2],
@@ -107,6 +113,8 @@ pub(crate) struct Core {
     rate: AtomicU64,
     /// The epoch of the newest record, or of one that was tried.
     pub(super) recorded: AtomicU64,
+    /// `shutdown` was called: what runs in the background ends.
+    closing: watch::Sender<bool>,
     pub(super) shut_down: AtomicBool,
     /// `shutdown` has said all that it has to say.
     pub(super) left: AtomicBool,
@@ -151,7 +159,10 @@ impl Core {
             captured: Arc::default(),
             upgraded: Arc::default(),
             sync: [record.sync.old, record.sync.new].map(|state| AtomicU8::new(state as u8)),
+            spans: [record.spans.old, record.spans.new].map(AtomicU64::new),
             untracked: Default::default(),
+            log: None,
+            dirtied: Arc::default(),
             dirty: Mutex::new(DirtySet::new(options.dirty_keys)),
             recent: Mutex::default(),
             forced: Mutex::new(record.forced),
@@ -179,6 +190,7 @@ impl Core {
             changes: watch::Sender::new(record.stage),
             rate: AtomicU64::new(0.0_f64.to_bits()),
             recorded: AtomicU64::new(record.epoch),
+            closing: watch::Sender::new(false),
             shut_down: AtomicBool::new(false),
             left: AtomicBool::new(false),
             published: Mutex::default(),
@@ -197,6 +209,14 @@ impl Core {
 
     pub(super) fn takes_over(&self) {
         self.follows.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn begin_closing(&self) {
+        self.closing.send_replace(true);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.closing.borrow()
     }
 
     pub(crate) const fn seed(&self) -> u64 {

@@ -93,6 +93,8 @@ impl Core {
         self.recorded.fetch_max(record.epoch, Ordering::SeqCst);
         for side in Side::ALL {
             self.believe(side, record.sync.get(side));
+            let span = record.spans.get(side);
+            self.spans[side.index()].store(span, Ordering::SeqCst);
         }
         *locked(&self.forced) = record.forced;
         let now = self.word();
@@ -158,7 +160,7 @@ impl Core {
             return;
         }
         let side = stage.authority().other();
-        self.set_sync(side, SyncState::Unsynced);
+        self.unsync(side);
         tracing::error!(
             target: "tower_migration",
             migration = %self.name(), %side,

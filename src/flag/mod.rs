@@ -34,6 +34,6 @@ pub(crate) use self::options::check_rate;
 pub use self::options::{ConfigError, HandleBuilder};
 pub use self::status::{Forced, InFlight, Moved, Status};
 pub use self::store::{
-    BoxFuture, Claim, FileStore, FlagStore, MemoryStore, OpenError, Presence, Record, Standing,
-    StoreError, StoreErrorKind,
+    BoxFuture, Claim, FileStore, FlagStore, JournalNote, MemoryStore, OpenError, Presence, Record,
+    Spans, Standing, StoreError, StoreErrorKind,
 };

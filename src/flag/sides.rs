@@ -5,7 +5,8 @@ use std::sync::{MutexGuard, atomic::Ordering};
 use super::{Core, core::locked};
 use crate::{
     compare::Mismatch,
-    reconcile::{DirtyKey, DirtySet, Key, Keys, Marked, RightSide},
+    flag::store::Spans,
+    reconcile::{Begun, DirtyKey, DirtySet, Key, Keys, LogFailed, Marked, RightSide},
     stage::{Side, SyncState, SyncTable, is_marked},
 };
 
@@ -23,6 +24,27 @@ impl Core {
 
     pub(super) fn set_sync(&self, side: Side, state: SyncState) {
         self.sync[side.index()].store(state as u8, Ordering::SeqCst);
+    }
+
+    /// What has been copied to `side` since this changed last is still equal, dirty
+    /// keys aside.
+    pub(crate) fn span(&self, side: Side) -> u64 {
+        self.spans[side.index()].load(Ordering::SeqCst)
+    }
+
+    pub(super) fn spans(&self) -> Spans {
+        Spans { old: self.span(Side::Old), new: self.span(Side::New) }
+    }
+
+    /// From here on nobody vouches for what was copied to `side` before.
+    pub(super) fn void(&self, side: Side) {
+        self.spans[side.index()].store(Spans::fresh(), Ordering::SeqCst);
+    }
+
+    /// `side` may have holes from here on.
+    pub(super) fn unsync(&self, side: Side) {
+        self.void(side);
+        self.set_sync(side, SyncState::Unsynced);
     }
 
     /// Sets the state, unless it is not `from` any more.
@@ -53,6 +75,33 @@ impl Core {
         }
     }
 
+    /// Clears a key's mark, unless it has been marked again since `marks` was read.
+    pub(crate) fn clear_dirty(&self, key: &Key, marks: u64) -> bool {
+        let mut dirty = self.dirty();
+        let cleared = dirty.clear(key, marks);
+        if cleared && let Some(log) = &self.log {
+            log.remove(key);
+        }
+        cleared
+    }
+
+    /// Notes that a copy is about to write a side which is to stay synced whatever
+    /// becomes of this process.
+    pub(crate) async fn begin_copy(
+        &self,
+        keys: &Keys,
+        from: Side,
+    ) -> Result<Option<Begun>, LogFailed> {
+        match &self.log {
+            Some(log) if log.marks_before() && self.is_synced(from.other()) => {
+                let begun = log.begin(keys, false, from);
+                begun.durable().await?;
+                Ok(Some(begun))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// A dirty key has been mended. If it was the last that the authority is
     /// wrong on, its record need not call it unsynced any more.
     pub(crate) fn note_if_healed(&self) {
@@ -67,6 +116,7 @@ impl Core {
         let wrong = right.other();
         if keys.is_empty() {
             self.untracked[wrong.index()].fetch_add(1, Ordering::Relaxed);
+            self.void(wrong);
             let was = self.sync[wrong.index()].compare_exchange(
                 SyncState::Synced as u8,
                 SyncState::Suspect as u8,
@@ -86,6 +136,7 @@ impl Core {
         for key in keys {
             let marked = self.dirty().mark(key, right);
             self.counters.marked(marked);
+            self.dirtied.notify_one();
             match marked {
                 Marked::New | Marked::Again => {}
                 Marked::Conflict => tracing::warn!(
@@ -96,6 +147,7 @@ impl Core {
                 ),
                 Marked::Full => {
                     self.untracked[wrong.index()].fetch_add(1, Ordering::Relaxed);
+                    self.void(wrong);
                     let was =
                         self.sync[wrong.index()].swap(SyncState::Unsynced as u8, Ordering::SeqCst);
                     if was != SyncState::Unsynced as u8 {
@@ -153,7 +205,6 @@ impl Core {
 
     /// Dirty keys whose data is right on this side only.
     pub(super) fn keys_right_on(&self, right: Side) -> Vec<Key> {
-        let dirty = self.dirty().list().into_iter();
-        dirty.filter(|dirty| dirty.right == RightSide::Is(right)).map(|dirty| dirty.key).collect()
+        self.dirty().keys(RightSide::Is(right))
     }
 }

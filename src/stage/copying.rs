@@ -14,6 +14,8 @@ pub enum CopyStart {
     OneSided,
     /// A write of an earlier epoch could still undo it.
     NotSettled,
+    /// It was to come before the flag, which has moved on.
+    Moved,
 }
 
 /// Whether a copy may start at `stage`, while a flip is under way or not (writes
@@ -37,6 +39,27 @@ pub const fn copy_start(stage: Stage, flipping: bool, settled: bool) -> CopyStar
         CopyStart::Go
     } else {
         CopyStart::NotSettled
+    }
+}
+
+/// Whether a copy may start that is to come before the flag: in the one-sided stage,
+/// from the side that is served, which alone is written. What clients write
+/// meanwhile has to be copied once more when both sides are written, and settled:
+/// so such a copy does not count.
+///
+/// | stage | flipping | answer |
+/// |---|---|---|
+/// | any | yes | wait |
+/// | 1, 2 | no | moved |
+/// | 0, from old; 3, from new | no | go |
+/// | 0, from new; 3, from old | no | one-sided |
+#[must_use]
+pub const fn copy_ahead(stage: Stage, flipping: bool, from: Side) -> CopyStart {
+    match (stage.authority(), from) {
+        _ if flipping => CopyStart::Wait,
+        _ if stage.is_two_sided() => CopyStart::Moved,
+        (Side::Old, Side::Old) | (Side::New, Side::New) => CopyStart::Go,
+        (Side::Old, Side::New) | (Side::New, Side::Old) => CopyStart::OneSided,
     }
 }
 
@@ -175,6 +198,28 @@ mod tests {
         for stage in [Stage::WriteBoth, Stage::ReadNew] {
             assert_eq!(copy_start(stage, false, false), CopyStart::NotSettled);
             assert_eq!(copy_start(stage, false, true), CopyStart::Go);
+        }
+    }
+
+    #[test]
+    fn a_copy_ahead_of_the_flag_starts_from_the_side_that_is_served_alone() {
+        for stage in Stage::ALL {
+            for from in Side::ALL {
+                assert_eq!(copy_ahead(stage, true, from), CopyStart::Wait);
+            }
+        }
+        let table = [
+            (Stage::OldOnly, Side::Old, CopyStart::Go),
+            (Stage::OldOnly, Side::New, CopyStart::OneSided),
+            (Stage::WriteBoth, Side::Old, CopyStart::Moved),
+            (Stage::WriteBoth, Side::New, CopyStart::Moved),
+            (Stage::ReadNew, Side::Old, CopyStart::Moved),
+            (Stage::ReadNew, Side::New, CopyStart::Moved),
+            (Stage::NewOnly, Side::Old, CopyStart::OneSided),
+            (Stage::NewOnly, Side::New, CopyStart::Go),
+        ];
+        for (stage, from, start) in table {
+            assert_eq!(copy_ahead(stage, false, from), start, "{stage} {from}");
         }
     }
 

@@ -14,8 +14,8 @@ use std::{fmt, str::FromStr};
 
 pub use self::agreement::{Agreement, FailurePolicy, Outcome, Reply, WriteOrder, agreement, reply};
 pub use self::copying::{
-    Activity, CopyPlaces, CopyStart, CopyWay, Overtaken, copy_places, copy_repeats, copy_start,
-    copy_way, is_absorbable, overtaken,
+    Activity, CopyPlaces, CopyStart, CopyWay, Overtaken, copy_ahead, copy_places, copy_repeats,
+    copy_start, copy_way, is_absorbable, overtaken,
 };
 pub use self::marks::{RightSide, is_marked};
 pub use self::policy::{acknowledged_on_record, lingers};

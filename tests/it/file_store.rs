@@ -142,7 +142,7 @@ fn a_damaged_record_is_never_read() {
 async fn a_record_of_a_newer_format_says_so_and_what_to_do() {
     let Dir { dir: _dir, path } = dir();
     drop(FileStore::create(&path).unwrap());
-    let text = fs::read_to_string(&path).unwrap().replace("format 1", "format 9");
+    let text = fs::read_to_string(&path).unwrap().replace("format 2", "format 9");
     fs::write(&path, text).unwrap();
     let error = FileStore::open(&path).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NewerFormat);

@@ -7,7 +7,7 @@ use tokio::time::timeout_at;
 use crate::{
     flag::{Core, Moved, Word, gate::Position, later},
     reconcile::Key,
-    stage::{Side, Stage, SyncState},
+    stage::{Side, Stage},
 };
 
 impl Core {
@@ -86,7 +86,7 @@ impl Core {
         let from = self.word().position();
         let to = at.stage;
         if !to.is_two_sided() {
-            self.set_sync(to.authority().other(), SyncState::Unsynced);
+            self.unsync(to.authority().other());
         }
         let word = flags(self.next_word(at, epoch));
         let leaves_order = from.stage.is_two_sided() && !to.is_two_sided();

@@ -92,6 +92,8 @@ impl Core {
             }
             return Ok(self.moved(from, Duration::ZERO, Vec::new()));
         }
+        // Whatever its path skipped, a backfill of before does not count.
+        Side::ALL.into_iter().for_each(|side| self.void(side));
         if passage_between(at, to, Urgency::Emergency) == Passage::Emergency {
             return Ok(self.exit(turn, to).await);
         }

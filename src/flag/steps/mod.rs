@@ -216,6 +216,7 @@ impl Core {
     }
 
     pub(in crate::flag) async fn close(&self) {
+        self.begin_closing();
         self.ledger.quiet().await;
         // A step under way is waited for; one that cannot come to an end, since
         // its store does not answer, is made to give way.

@@ -77,6 +77,8 @@ impl Core {
             clean,
             ramp: at.share,
             seed: self.seed(),
+            spans: self.spans(),
+            journal: None,
             forced: locked(&self.forced).clone(),
             written: SystemTime::now(),
         }

@@ -10,7 +10,7 @@ use std::{any::Any, fmt, pin::Pin, sync::Arc, time::Duration};
 pub use self::error::{OpenError, StoreError, StoreErrorKind};
 pub use self::file::FileStore;
 pub use self::memory::MemoryStore;
-pub use self::record::Record;
+pub use self::record::{JournalNote, Record, Spans};
 
 /// What a [`FlagStore`] answers with.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::{
     flag::{Forced, gate::LAST_EPOCH},
-    stage::{Share, Stage, SyncState, SyncTable},
+    stage::{Share, Side, Stage, SyncState, SyncTable},
 };
 
 /// What is kept of a flag: where it stands and what is known of the sides.
@@ -39,11 +39,72 @@ pub struct Record {
     /// Under which a ramp tells its keys from the others: see
     /// [`partition`](crate::stage::partition). Chosen once for each migration.
     pub seed: u64,
+    /// Since when what was copied to each side counts.
+    pub spans: Spans,
+    /// Where the dirty keys are kept, if they are. The other fields say what holds
+    /// without them.
+    pub journal: Option<JournalNote>,
     /// Stages that were forced, the newest last, at most 16.
     pub forced: Vec<Forced>,
     /// When it was written, by the machine's clock. To the second; nothing
     /// depends on it.
     pub written: SystemTime,
+}
+
+/// Two numbers, one for each side: what has been copied to a side since its number
+/// was drawn is still equal there, dirty keys aside. A new one is drawn when the
+/// side stops being written, when the process dies in a two-sided stage with
+/// nothing to vouch for its writes, and when a write goes wrong that leaves no
+/// dirty key. A backfill's checkpoint names the number it was made under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Spans {
+    /// For copies to old.
+    pub old: u64,
+    /// For copies to new.
+    pub new: u64,
+}
+
+/// What a record says of the journal of dirty keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct JournalNote {
+    /// Which journal, by the number that it has drawn.
+    pub id: u64,
+    /// Whether every write since was noted there before its legs began: then it
+    /// vouches for the sides after a crash too.
+    pub before_legs: bool,
+    /// What holds of the sides, the journal's dirty keys aside.
+    pub sync: SyncTable,
+}
+
+impl Spans {
+    pub(crate) fn new() -> Self {
+        Self { old: Self::fresh(), new: Self::fresh() }
+    }
+
+    /// A number that no span has had.
+    pub(crate) fn fresh() -> u64 {
+        fastrand::u64(..)
+    }
+
+    /// The number of `side`.
+    #[must_use]
+    pub const fn get(self, side: Side) -> u64 {
+        match side {
+            Side::Old => self.old,
+            Side::New => self.new,
+        }
+    }
+
+    fn void(&mut self, side: Side) {
+        match side {
+            Side::Old => self.old = Self::fresh(),
+            Side::New => self.new = Self::fresh(),
+        }
+    }
 }
 
 impl Record {
@@ -65,6 +126,8 @@ impl Record {
             clean: true,
             ramp: Share::NONE,
             seed: fastrand::u64(..),
+            spans: Spans::new(),
+            journal: None,
             forced: Vec::new(),
             written: SystemTime::now(),
         }
@@ -74,9 +137,11 @@ impl Record {
     /// leaves its other side unsynced. (A ramp goes on: while it lasts both
     /// sides have every write that was acknowledged.)
     #[must_use]
-    pub const fn after_restart(mut self) -> Self {
+    pub fn after_restart(mut self) -> Self {
         if self.stage.is_two_sided() && !self.clean {
-            self.sync = self.sync.with(self.stage.authority().other(), SyncState::Unsynced);
+            let other = self.stage.authority().other();
+            self.sync = self.sync.with(other, SyncState::Unsynced);
+            self.spans.void(other);
         }
         self
     }

@@ -67,7 +67,10 @@ impl Paths {
         text::read(&bytes).map(Some).map_err(|unreadable| match unreadable {
             Unreadable::Newer(format) => StoreError::of(
                 StoreErrorKind::NewerFormat,
-                format!("{path} has format {format}, and this version reads up to 1"),
+                format!(
+                    "{path} has format {format}, and this version reads up to {}",
+                    text::FORMAT
+                ),
             ),
             Unreadable::Damaged(what) => {
                 StoreError::of(StoreErrorKind::Corrupt, format!("{path} is damaged: {what}"))

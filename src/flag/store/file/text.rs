@@ -1,7 +1,7 @@
 //! The record as text: one `name = value` a line, a checksum last.
 //!
 //! ```text
-//! tower-migration flag, format 1
+//! tower-migration flag, format 2
 //! stage = write-both
 //! epoch = 7
 //! old = synced
@@ -9,12 +9,15 @@
 //! clean = no
 //! ramp = 0
 //! seed = 00c0ffee00c0ffee
+//! spans = 0123456789abcdef fedcba9876543210
+//! journal = 0011223344556677 before-legs synced synced
 //! written = Sat, 21 Nov 2026 23:59:00 GMT
 //! forced = read-new write-both Sat, 21 Nov 2026 23:58:00 GMT because I say so
 //! checksum = 0123456789abcdef
 //! ```
 //!
-//! `forced` comes as often as there are forced stages. The checksum is SipHash
+//! `forced` comes as often as there are forced stages; `journal` is `none` where
+//! there is none. Format 1 lacks `spans` and `journal`, and is still read. The checksum is SipHash
 //! 1-3 of all lines before it. Reading is strict: what is not exactly what
 //! [`write`] makes is damaged, since a flag is not the place for guesses.
 
@@ -29,13 +32,15 @@ use httpdate::HttpDate;
 use siphasher::sip::SipHasher13;
 
 use crate::{
-    flag::{Forced, Record},
+    flag::{Forced, JournalNote, Record, Spans},
     stage::{Share, Stage, SyncState, SyncTable},
 };
 
 const HEAD: &str = "tower-migration flag, format ";
-const FORMAT: u32 = 1;
+/// The newest that can be read, and the one that is written.
+pub(super) const FORMAT: u32 = 2;
 const CHECKSUM: &str = "checksum = ";
+const NONE: &str = "none";
 
 /// Why a text is no record.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,13 +53,16 @@ pub(super) enum Unreadable {
 
 pub(super) fn write(record: &Record) -> String {
     let mut text = String::new();
-    let Record { stage, epoch, sync, clean, ramp, seed, forced, written } = record;
+    let Record { stage, epoch, sync, clean, ramp, seed, spans, journal, forced, written } = record;
     let clean = if *clean { "yes" } else { "no" };
     let (old, new) = (sync.old.as_str(), sync.new.as_str());
     let _ = write!(
         text,
         "{HEAD}{FORMAT}\nstage = {stage}\nepoch = {epoch}\nold = {old}\nnew = {new}\n\
-         clean = {clean}\nramp = {ramp}\nseed = {seed:016x}\nwritten = {}\n",
+         clean = {clean}\nramp = {ramp}\nseed = {seed:016x}\nspans = {:016x} {:016x}\njournal = {}\nwritten = {}\n",
+        spans.old,
+        spans.new,
+        journal.map_or_else(|| NONE.to_owned(), note),
         date(*written)
     );
     for Forced { from, to, at, reason } in forced {
@@ -83,12 +91,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Record, Unreadable> {
     if sum != Some(&*format!("{:016x}", checksum(body))) {
         return Err(damaged("its checksum is wrong"));
     }
-    let record = parse(body).ok_or_else(|| damaged("a line is not as it should be"))?;
+    let record = parse(body, format).ok_or_else(|| damaged("a line is not as it should be"))?;
     record.check().map_err(damaged)?;
     Ok(record)
 }
 
-fn parse(body: &str) -> Option<Record> {
+fn parse(body: &str, format: u32) -> Option<Record> {
     let mut lines = body.strip_suffix('\n')?.split('\n').skip(1).peekable();
     let mut value = |name: &str| {
         let line = lines
@@ -106,14 +114,55 @@ fn parse(body: &str) -> Option<Record> {
     };
     let ramp = Share::from_str(value("ramp")?).ok()?;
     let seed = u64::from_str_radix(value("seed")?, 16).ok()?;
+    let (spans, journal) = match format {
+        2 => (parse_spans(value("spans")?)?, parse_note(value("journal")?)?),
+        1 => (Spans::new(), None),
+        _ => return None,
+    };
     let written = time(value("written")?)?;
     let mut forced = Vec::new();
     while let Some(line) = value("forced") {
         forced.push(parse_forced(line)?);
     }
     let sync = SyncTable { old, new };
-    let record = Record { stage, epoch, sync, clean, ramp, seed, forced, written };
+    let record = Record { stage, epoch, sync, clean, ramp, seed, spans, journal, forced, written };
     lines.next().is_none().then_some(record)
+}
+
+fn number(text: &str) -> Option<u64> {
+    // Spelt in one way only.
+    (text.len() == 16 && !text.contains(|c: char| c.is_ascii_uppercase() || c == '+'))
+        .then(|| u64::from_str_radix(text, 16).ok())?
+}
+
+fn parse_spans(text: &str) -> Option<Spans> {
+    let (old, new) = text.split_once(' ')?;
+    Some(Spans { old: number(old)?, new: number(new)? })
+}
+
+fn note(note: JournalNote) -> String {
+    let JournalNote { id, before_legs, sync: SyncTable { old, new } } = note;
+    let mode = if before_legs { BEFORE_LEGS } else { ON_FAILURE };
+    format!("{id:016x} {mode} {} {}", old.as_str(), new.as_str())
+}
+
+const BEFORE_LEGS: &str = "before-legs";
+const ON_FAILURE: &str = "on-failure";
+
+fn parse_note(text: &str) -> Option<Option<JournalNote>> {
+    if text == NONE {
+        return Some(None);
+    }
+    let mut words = text.split(' ');
+    let id = number(words.next()?)?;
+    let before_legs = match words.next()? {
+        BEFORE_LEGS => true,
+        ON_FAILURE => false,
+        _ => return None,
+    };
+    let (old, new) = (sync(words.next()?)?, sync(words.next()?)?);
+    let note = JournalNote { id, before_legs, sync: SyncTable { old, new } };
+    words.next().is_none().then_some(Some(note))
 }
 
 fn parse_forced(line: &str) -> Option<Forced> {
@@ -203,6 +252,12 @@ mod tests {
             clean: false,
             ramp: Share::new(0.25).unwrap(),
             seed: 0xfeed,
+            spans: Spans { old: 7, new: u64::MAX },
+            journal: Some(JournalNote {
+                id: 0xabc,
+                before_legs: true,
+                sync: SyncTable { old: SyncState::Synced, new: SyncState::Synced },
+            }),
             forced: vec![
                 forced("two\nlines, a \\ and GMT\r\nchecksum = 0"),
                 forced(""),
@@ -228,6 +283,25 @@ mod tests {
             }
         }
         assert_eq!(read(write(&full()).as_bytes()), Ok(full()));
+        let without = Record { journal: None, ..full() };
+        assert_eq!(read(write(&without).as_bytes()), Ok(without));
+        let journal = full().journal.map(|note| JournalNote { before_legs: false, ..note });
+        let on_failure = Record { journal, ..full() };
+        assert_eq!(read(write(&on_failure).as_bytes()), Ok(on_failure));
+    }
+
+    #[test]
+    fn the_format_before_is_still_read() {
+        let text = write(&Record { forced: Vec::new(), ..full() });
+        let lines = text.lines().filter(|line| {
+            !["spans", "journal", "checksum"].iter().any(|name| line.starts_with(name))
+        });
+        let mut text = lines.fold(String::new(), |text, line| text + line + "\n");
+        text = text.replace("format 2", "format 1");
+        let sum = checksum(&text);
+        let read = read(format!("{text}{CHECKSUM}{sum:016x}\n").as_bytes()).expect("format 1");
+        let Record { spans, .. } = read;
+        assert_eq!(read, Record { spans, journal: None, forced: Vec::new(), ..full() });
     }
 
     #[test]
@@ -254,9 +328,9 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_told_from_damage() {
-        let newer = write(&full()).replace("format 1", "format 2");
-        assert_eq!(read(newer.as_bytes()), Err(Unreadable::Newer(2)));
-        let older = write(&full()).replace("format 1", "format 0");
+        let newer = write(&full()).replace("format 2", "format 3");
+        assert_eq!(read(newer.as_bytes()), Err(Unreadable::Newer(3)));
+        let older = write(&full()).replace("format 2", "format 0");
         assert!(matches!(read(older.as_bytes()), Err(Unreadable::Damaged(_))));
     }
 

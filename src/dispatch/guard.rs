@@ -7,14 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use pin_project_lite::pin_project;
 use tokio::runtime;
 
 use crate::flag::{End, Mark};
-
-/// The payload of a panic was caught, and dropped: the panic hook has seen it.
-#[derive(Debug)]
-pub(super) struct Panicked;
+pub(super) use crate::guard::{CatchPanic, Panicked};
 
 /// What a user's hook gives, unless it panics.
 pub(super) fn guarded<T>(hook: impl FnOnce() -> T) -> Option<T> {
@@ -44,37 +40,6 @@ fn poll_leg<T>(mark: Option<&mut Mark>, poll: impl FnOnce() -> Poll<T>) -> Poll<
 pub(super) async fn run_leg<F: Future>(mark: Option<&mut Mark>, leg: F) -> F::Output {
     let (mut mark, mut leg) = (mark, pin!(leg));
     poll_fn(|cx| poll_leg(mark.as_deref_mut(), || leg.as_mut().poll(cx))).await
-}
-
-pin_project! {
-    /// Ends with [`Panicked`] instead of unwinding into its owner.
-    pub(super) struct CatchPanic<F> {
-        #[pin]
-        future: F,
-    }
-}
-
-impl<F> CatchPanic<F> {
-    pub(super) const fn new(future: F) -> Self {
-        Self { future }
-    }
-}
-
-impl<F: Future> Future for CatchPanic<F> {
-    type Output = Result<F::Output, Panicked>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.project().future;
-        // The future is not polled again after a panic: callers end with it.
-        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(payload) => {
-                // A payload whose drop panics must not get out either.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-                Poll::Ready(Err(Panicked))
-            }
-        }
-    }
 }
 
 /// Does something if it is dropped before [`disarm`](Self::disarm).

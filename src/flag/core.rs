@@ -25,8 +25,8 @@ use super::{
 use crate::{
     body::Budget,
     compare::Mismatch,
-    reconcile::{DirtyLog, DirtySet, KeyOrder},
-    stage::Stage,
+    reconcile::{DirtyLog, DirtySet, JobKind, KeyOrder, Progress},
+    stage::{Side, Stage},
     telemetry::{Counters, Published},
 };
 
@@ -119,6 +119,11 @@ pub(crate) struct Core {
     /// `shutdown` has said all that it has to say.
     pub(super) left: AtomicBool,
     pub(super) published: Mutex<Published>,
+    /// Of each kind of run, the one that goes on or the last one.
+    sweeps: Mutex<[Option<Progress>; JobKind::ALL.len()]>,
+    repairing: AtomicBool,
+    /// See [`found_empty`](Self::found_empty).
+    empty: Mutex<[Option<u64>; 2]>,
 }
 
 /// What a core starts from.
@@ -194,6 +199,9 @@ impl Core {
             shut_down: AtomicBool::new(false),
             left: AtomicBool::new(false),
             published: Mutex::default(),
+            sweeps: Mutex::default(),
+            repairing: AtomicBool::new(false),
+            empty: Mutex::default(),
             options,
         })
     }
@@ -211,8 +219,44 @@ impl Core {
         self.follows.store(false, Ordering::SeqCst);
     }
 
+    pub(crate) fn note_sweep(&self, job: JobKind, progress: Progress) {
+        locked(&self.sweeps)[job as usize] = Some(progress);
+    }
+
+    pub(super) fn sweeps(&self) -> [Option<Progress>; JobKind::ALL.len()] {
+        *locked(&self.sweeps)
+    }
+
+    /// `side` was found empty at a one-sided stage, and nobody has written it since but
+    /// dual writes, for as long as this is its span.
+    pub(crate) fn found_empty(&self, side: Side, span: u64) {
+        locked(&self.empty)[side.index()] = Some(span);
+    }
+
+    pub(crate) fn forget_empty(&self, side: Side) {
+        locked(&self.empty)[side.index()] = None;
+    }
+
+    pub(crate) fn was_found_empty(&self, side: Side, span: u64) -> bool {
+        locked(&self.empty)[side.index()] == Some(span)
+    }
+
+    /// Whether no other repair is at work.
+    pub(crate) fn begin_repair(&self) -> bool {
+        !self.repairing.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn end_repair(&self) {
+        self.repairing.store(false, Ordering::SeqCst);
+    }
+
     pub(super) fn begin_closing(&self) {
         self.closing.send_replace(true);
+        self.dirtied.notify_waiters();
+    }
+
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
     }
 
     pub(crate) fn is_closing(&self) -> bool {

@@ -106,15 +106,17 @@ impl MigrationHandle {
             writes: ledger.in_flight(Kind::write(side)) + ledger.in_flight(Kind::other_write(side)),
             shadows: ledger.in_flight(Kind::shadow(side)),
         };
-        let (right_on_old, right_on_new, conflicts) = {
+        let (right_on_old, right_on_new, conflicts, parked) = {
             let dirty = core.dirty();
             let count = |right| dirty.count(right).0;
             (
                 count(RightSide::Is(Side::Old)),
                 count(RightSide::Is(Side::New)),
                 count(RightSide::Conflict),
+                dirty.parked(),
             )
         };
+        let [backfill, verify] = core.sweeps();
         let (earlier_writes, oldest_write) = core.earlier_writes();
         Status {
             name: Arc::clone(core.name()),
@@ -135,6 +137,9 @@ impl MigrationHandle {
             dirty_right_on_old: right_on_old,
             dirty_right_on_new: right_on_new,
             conflicts,
+            parked,
+            backfill,
+            verify,
             untracked_on_old: core.untracked[0].load(Ordering::Relaxed),
             untracked_on_new: core.untracked[1].load(Ordering::Relaxed),
             upgraded_on_old: core.upgraded[0].load(Ordering::Relaxed),
@@ -409,7 +414,7 @@ impl MigrationHandle {
     /// Decides which side of a key in conflict is right, so that it can be
     /// copied. Answers whether the key was in conflict.
     pub fn resolve_conflict(&self, key: &Key, right: Side) -> bool {
-        self.core.dirty().resolve(key, right)
+        self.core.resolve(key, right)
     }
 
     /// The latest mismatches, oldest first, at most

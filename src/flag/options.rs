@@ -37,6 +37,11 @@ pub enum ConfigError {
         /// What it must be.
         range: &'static str,
     },
+    /// There can be one only, and there is one already.
+    Twice {
+        /// What.
+        what: &'static str,
+    },
     /// Something has to be said.
     Missing {
         /// What.
@@ -57,6 +62,7 @@ impl fmt::Display for ConfigError {
             Self::OutOfRange { what, given, range } => {
                 write!(f, "`{what}` is {given} and must be {range}")
             }
+            Self::Twice { what } => write!(f, "{what} is at work already: stop it first"),
             Self::Missing { what } => write!(f, "{what} is missing"),
         }
     }

@@ -50,15 +50,10 @@ impl Core {
 
     pub(crate) fn publish(&self) {
         let word = self.word();
-        let (dirty, keys_in_use) = {
+        let (dirty, parked) = {
             let dirty = self.dirty();
-            let count = |right| dirty.count(right).0;
-            let counts = [
-                count(RightSide::Is(Side::Old)),
-                count(RightSide::Is(Side::New)),
-                count(RightSide::Conflict),
-            ];
-            (counts, self.order.keys_in_use())
+            let rights = [RightSide::Is(Side::Old), RightSide::Is(Side::New), RightSide::Conflict];
+            (rights.map(|right| dirty.count(right)), dirty.parked())
         };
         let snapshot = Snapshot {
             name: Arc::clone(self.name()),
@@ -71,8 +66,10 @@ impl Core {
             shadow_rate: self.shadow_rate(),
             ledger: self.ledger,
             counters: &self.counters,
-            keys_in_use,
+            keys_in_use: self.order.keys_in_use(),
             dirty,
+            parked,
+            sweeps: self.sweeps(),
             captured_bytes: self.captured.used(),
             buffered_bytes: self.buffered.used(),
             upgraded: [0, 1].map(|side| self.upgraded[side].load(Ordering::Relaxed)),

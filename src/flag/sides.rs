@@ -7,7 +7,7 @@ use crate::{
     compare::Mismatch,
     flag::store::Spans,
     reconcile::{Begun, DirtyKey, DirtySet, Key, Keys, LogFailed, Marked, RightSide},
-    stage::{Side, SyncState, SyncTable, is_marked},
+    stage::{Side, Stage, SyncState, SyncTable, is_marked},
 };
 
 const SYNC: [SyncState; 3] = [SyncState::Unsynced, SyncState::Suspect, SyncState::Synced];
@@ -79,10 +79,38 @@ impl Core {
     pub(crate) fn clear_dirty(&self, key: &Key, marks: u64) -> bool {
         let mut dirty = self.dirty();
         let cleared = dirty.clear(key, marks);
-        if cleared && let Some(log) = &self.log {
-            log.remove(key);
+        if cleared {
+            self.note_in_log(&dirty, key);
         }
         cleared
+    }
+
+    pub(super) fn resolve(&self, key: &Key, right: Side) -> bool {
+        let mut dirty = self.dirty();
+        let resolved = dirty.resolve(key, right);
+        if resolved {
+            self.note_in_log(&dirty, key);
+            self.dirtied.notify_one();
+        }
+        resolved
+    }
+
+    /// The flag has come to a one-sided stage.
+    pub(super) fn enter_one_sided(&self, stage: Stage) {
+        let mut dirty = self.dirty();
+        for key in dirty.one_sided(stage) {
+            self.note_in_log(&dirty, &key);
+        }
+    }
+
+    /// Under the set's lock, so that the log has them in the same order.
+    fn note_in_log(&self, dirty: &DirtySet, key: &Key) {
+        if let Some(log) = &self.log {
+            match dirty.stored(key) {
+                Some(mark) => log.put(key, mark),
+                None => log.remove(key),
+            }
+        }
     }
 
     /// Notes that a copy is about to write a side which is to stay synced whatever
@@ -134,7 +162,12 @@ impl Core {
             return;
         }
         for key in keys {
-            let marked = self.dirty().mark(key, right);
+            let marked = {
+                let mut dirty = self.dirty();
+                let marked = dirty.mark(key, right);
+                self.note_in_log(&dirty, key);
+                marked
+            };
             self.counters.marked(marked);
             self.dirtied.notify_one();
             match marked {

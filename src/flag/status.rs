@@ -8,7 +8,7 @@ use std::{
 
 use super::{Alarm, OldestWrite, Standing, gates::GateVerdict};
 use crate::{
-    reconcile::Key,
+    reconcile::{Key, Progress},
     stage::{Side, Stage, SyncState, SyncTable},
 };
 
@@ -117,6 +117,13 @@ pub struct Status {
     pub dirty_right_on_new: usize,
     /// Dirty keys claimed by both sides.
     pub conflicts: usize,
+    /// Of the dirty keys, those that a [`Repair`](crate::reconcile::Repair) has tried
+    /// in vain so often that it does rarely only.
+    pub parked: usize,
+    /// The backfill that goes on, or the last one of this process.
+    pub backfill: Option<Progress>,
+    /// The same of a verify.
+    pub verify: Option<Progress>,
     /// Writes after which old may differ, and which left no dirty key (they had
     /// none, or the set was full), since old was last confirmed. Not 0: verify before you
     /// confirm, since what was copied before the failure may differ.
@@ -179,6 +186,14 @@ impl fmt::Display for Status {
             "  dirty keys: {} right on old, {} right on new, {} in conflict",
             self.dirty_right_on_old, self.dirty_right_on_new, self.conflicts
         )?;
+        if self.parked > 0 {
+            writeln!(f, "  {} of them are parked: dirty_keys() has their errors", self.parked)?;
+        }
+        for (run, progress) in [("backfill", &self.backfill), ("verify", &self.verify)] {
+            if let Some(progress) = progress {
+                writeln!(f, "  {run}: {progress}")?;
+            }
+        }
         for (side, failed) in
             [(Side::Old, self.untracked_on_old), (Side::New, self.untracked_on_new)]
         {

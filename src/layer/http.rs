@@ -213,6 +213,13 @@ impl<New> MigrationLayer<New> {
         self
     }
 
+    /// The layer's comparer, for a [`Verify`](crate::reconcile::Verify) by way of
+    /// [`Rest::compare`](crate::reconcile::Rest::compare).
+    #[must_use]
+    pub fn comparer(&self) -> Arc<dyn Compare> {
+        Arc::clone(&self.settings.protocol.compare)
+    }
+
     fn http(&mut self) -> &mut Http {
         &mut self.set().protocol
     }

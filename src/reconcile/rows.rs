@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Key, Listing};
+use super::Key;
 use crate::{compare::Diff, stage::Side};
 
 /// How a row is read and written on each side: what copying, repairing,
@@ -101,12 +101,7 @@ pub trait Rows: Send + Sync + 'static {
     ///
     /// By default the rows are compared with `==`, and what differs is called
     /// `row`.
-    fn compare(
-        &self,
-        key: &Key,
-        authority: Option<&Self::Row>,
-        other: Option<&Self::Row>,
-    ) -> Diff {
+    fn compare(&self, key: &Key, authority: Option<&Self::Row>, other: Option<&Self::Row>) -> Diff {
         let _ = key;
         default_diff(authority, other)
     }
@@ -142,12 +137,7 @@ impl<R: Rows + ?Sized> Rows for Arc<R> {
         (**self).write(side, key, row)
     }
 
-    fn compare(
-        &self,
-        key: &Key,
-        authority: Option<&Self::Row>,
-        other: Option<&Self::Row>,
-    ) -> Diff {
+    fn compare(&self, key: &Key, authority: Option<&Self::Row>, other: Option<&Self::Row>) -> Diff {
         (**self).compare(key, authority, other)
     }
 }

@@ -110,10 +110,12 @@ pub enum Role {
     Other,
     /// A read that nobody waits for, made to compare.
     Shadow,
+    /// A request that a copy has made: of a row, from one side to the other.
+    Copy,
 }
 
 impl Role {
-    /// `authority`, `other` or `shadow`, as in metrics, logs and the
+    /// `authority`, `other`, `shadow` or `copy`, as in metrics, logs and the
     /// [`Dispatch`](crate::Dispatch) header.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -121,6 +123,7 @@ impl Role {
             Self::Authority => "authority",
             Self::Other => "other",
             Self::Shadow => "shadow",
+            Self::Copy => "copy",
         }
     }
 }
@@ -200,7 +203,9 @@ impl Stage {
     pub const fn side_of(self, role: Role) -> Side {
         match role {
             Role::Authority => self.authority(),
-            Role::Other | Role::Shadow => self.authority().other(),
+            // A copy has no side of its own; what it writes is the other one, but for
+            // a key that is right there.
+            Role::Other | Role::Shadow | Role::Copy => self.authority().other(),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::{
     compare::{FailReason, InconclusiveReason, SkipReason, Verdict},
     flag::{AlarmReason, gates::ShadowCounts},
     reason::reasons,
+    reconcile::{DEEDS, Deed, JobKind},
     stage::{Outcome, Side, Stage},
 };
 
@@ -101,6 +102,22 @@ reasons! {
     }
 }
 
+reasons! {
+    /// How a [`Repair`](crate::reconcile::Repair)'s try at a key ended.
+    pub enum RepairEnd {
+        /// The key is clean.
+        Healed = "healed",
+        /// It was copied, and a write made it dirty again meanwhile.
+        Again = "again",
+        /// It could not be copied; it is tried again after a pause.
+        Failed = "failed",
+        /// It could not be copied so often that it is parked.
+        Parked = "parked",
+        /// It was not the moment: writes had to settle, or another process was there.
+        Postponed = "postponed",
+    }
+}
+
 /// One counter for each combination of two labels.
 type Table<const A: usize, const B: usize> = [[AtomicU64; B]; A];
 
@@ -127,6 +144,10 @@ pub(crate) struct Counters {
     pub(super) closed_streams: AtomicU64,
     pub(super) unlisted: AtomicU64,
     pub(super) copies: [AtomicU64; 2],
+    /// The last column is for keys that failed.
+    pub(super) swept: Table<{ JobKind::ALL.len() }, { DEEDS + 1 }>,
+    pub(super) repairs: [AtomicU64; RepairEnd::ALL.len()],
+    pub(super) checkpoints_failed: AtomicU64,
     pub(super) captured: AtomicU64,
     pub(super) observer_panics: AtomicU64,
 }
@@ -213,6 +234,20 @@ impl Counters {
 
     pub(crate) fn copied(&self, ok: bool) {
         add(&self.copies[usize::from(!ok)]);
+    }
+
+    /// A backfill or a verify has done a key; `None`: it has failed.
+    pub(crate) fn swept(&self, job: JobKind, deed: Option<Deed>) {
+        let column = deed.map_or(DEEDS, |deed| deed as usize);
+        add(&self.swept[job as usize][column]);
+    }
+
+    pub(crate) fn repaired(&self, end: RepairEnd) {
+        add(&self.repairs[end as usize]);
+    }
+
+    pub(crate) fn checkpoint_failed(&self) {
+        add(&self.checkpoints_failed);
     }
 
     pub(crate) fn captured(&self, bytes: usize) {

@@ -45,6 +45,13 @@
 //! | `tower_migration_closed_streams_total` | counter | – | streaming writes that were broken off since they kept a step waiting (gRPC: `close_streams_after`) |
 //! | `tower_migration_unlisted_total` | counter | – | requests of which nobody has said whether they read or write, taken for writes (gRPC: methods in no list and no descriptor) |
 //! | `tower_migration_copies_total` | counter | `result` | keys copied: `copied`, `failed` |
+//! | `tower_migration_swept_keys_total` | counter | `job`, `result` | keys that a backfill or a verify has visited: a [`Deed`](crate::reconcile::Deed), or `failed` |
+//! | `tower_migration_sweep_keys` | gauge | `job`, `state` | of the run that goes on, or the last one: `done`, `failed`, and `total` if that is known |
+//! | `tower_migration_sweep_rate` | gauge | `job` | keys in a second, of late |
+//! | `tower_migration_checkpoints_failed_total` | counter | – | checkpoints that could not be written |
+//! | `tower_migration_dirty_oldest_seconds` | gauge | `right` | age of the oldest dirty key, 0 where there is none |
+//! | `tower_migration_dirty_parked` | gauge | – | dirty keys that a repair tries rarely only |
+//! | `tower_migration_repairs_total` | counter | `result` | tries of a repair: see [`RepairEnd`] |
 //! | `tower_migration_observer_panics_total` | counter | – | panics in an [`Observer`](crate::Observer) |
 //!
 //! Histograms are published as bucket middles: off by at most an eighth of the
@@ -55,6 +62,6 @@ mod histogram;
 mod publish;
 
 pub(crate) use self::counters::Counters;
-pub use self::counters::{LegFault, Refused, SkippedLeg};
+pub use self::counters::{LegFault, Refused, RepairEnd, SkippedLeg};
 pub(crate) use self::histogram::{BUCKETS, bucket, middle};
 pub(crate) use self::publish::{INTERVAL, Published, Snapshot};

@@ -9,10 +9,11 @@ use metrics::{
     SharedString, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use super::{BUCKETS, Counters, LegFault, Refused, SkippedLeg, histogram::middle};
+use super::{BUCKETS, Counters, LegFault, Refused, RepairEnd, SkippedLeg, histogram::middle};
 use crate::{
     compare::{FailReason, InconclusiveReason, SkipReason},
     flag::{AlarmReason, End, Kind, Ledger},
+    reconcile::{Deed, JobKind, Progress},
     stage::{Outcome, Side, Stage, SyncState, SyncTable},
 };
 
@@ -31,8 +32,11 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) ledger: &'static Ledger,
     pub(crate) counters: &'a Counters,
     pub(crate) keys_in_use: usize,
-    /// By right side: old, new, conflict.
-    pub(crate) dirty: [usize; 3],
+    /// By right side: old, new, conflict; with the age of the oldest.
+    pub(crate) dirty: [(usize, Option<Duration>); 3],
+    pub(crate) parked: usize,
+    /// Of each kind of run, the one that goes on or the last one.
+    pub(crate) sweeps: [Option<Progress>; JobKind::ALL.len()],
     pub(crate) captured_bytes: usize,
     pub(crate) buffered_bytes: usize,
     pub(crate) upgraded: [usize; 2],
@@ -162,8 +166,30 @@ impl Snapshot<'_> {
         self.level("tower_migration_keys_in_use", [], self.keys_in_use as f64);
         self.level("tower_migration_captured_bytes", [], self.captured_bytes as f64);
         self.level("tower_migration_buffered_bytes", [], self.buffered_bytes as f64);
-        for (right, count) in ["old", "new", "conflict"].into_iter().zip(self.dirty) {
-            self.level("tower_migration_dirty_keys", [("right", right)], count as f64);
+        for (right, (count, oldest)) in ["old", "new", "conflict"].into_iter().zip(self.dirty) {
+            let label = [("right", right)];
+            self.level("tower_migration_dirty_keys", label, count as f64);
+            let oldest = oldest.unwrap_or_default().as_secs_f64();
+            self.level("tower_migration_dirty_oldest_seconds", label, oldest);
+        }
+        self.level("tower_migration_dirty_parked", [], self.parked as f64);
+        for (job, progress) in JobKind::ALL.iter().zip(self.sweeps) {
+            let Some(progress) = progress else {
+                continue;
+            };
+            let job = job.as_str();
+            let states = [
+                ("done", Some(progress.done)),
+                ("failed", Some(progress.failed)),
+                ("total", progress.total),
+            ];
+            for (state, count) in states {
+                if let Some(count) = count {
+                    let labels = [("job", job), ("state", state)];
+                    self.level("tower_migration_sweep_keys", labels, count as f64);
+                }
+            }
+            self.level("tower_migration_sweep_rate", [("job", job)], progress.rate);
         }
     }
 
@@ -201,6 +227,17 @@ impl Snapshot<'_> {
         for (result, cell) in ["copied", "failed"].into_iter().zip(&c.copies) {
             self.count("tower_migration_copies_total", [("result", result)], cell);
         }
+        for (job, row) in JobKind::ALL.iter().zip(&c.swept) {
+            let results = Deed::ALL.iter().map(|deed| deed.as_str()).chain(["failed"]);
+            for (result, cell) in results.zip(row) {
+                let labels = [("job", job.as_str()), ("result", result)];
+                self.count("tower_migration_swept_keys_total", labels, cell);
+            }
+        }
+        for (end, cell) in RepairEnd::ALL.iter().zip(&c.repairs) {
+            self.count("tower_migration_repairs_total", [("result", end.as_str())], cell);
+        }
+        self.count("tower_migration_checkpoints_failed_total", [], &c.checkpoints_failed);
         self.count("tower_migration_ramp_changes_total", [], &c.ramped);
         for (reason, cell) in AlarmReason::ALL.iter().zip(&c.auto_rollbacks) {
             self.count("tower_migration_auto_rollbacks_total", [("reason", reason.as_str())], cell);
@@ -306,5 +343,19 @@ fn describe() {
         "streaming writes broken off since they kept a step waiting"
     );
     describe_counter!("tower_migration_copies_total", "keys copied");
+    describe_counter!("tower_migration_swept_keys_total", "keys that a run has visited");
+    describe_gauge!("tower_migration_sweep_keys", "keys of the run that goes on, or the last one");
+    describe_gauge!("tower_migration_sweep_rate", "keys that a run visits in a second");
+    describe_counter!(
+        "tower_migration_checkpoints_failed_total",
+        "checkpoints that could not be written"
+    );
+    describe_gauge!(
+        "tower_migration_dirty_oldest_seconds",
+        metrics::Unit::Seconds,
+        "age of the oldest dirty key"
+    );
+    describe_gauge!("tower_migration_dirty_parked", "dirty keys that are rarely tried only");
+    describe_counter!("tower_migration_repairs_total", "tries of a repair");
     describe_counter!("tower_migration_observer_panics_total", "panics in an observer");
 }

@@ -65,7 +65,7 @@ impl Fan {
     const fn lane(role: Role) -> usize {
         match role {
             Role::Authority => AUTHORITY,
-            Role::Other | Role::Shadow => 1 - AUTHORITY,
+            Role::Other | Role::Shadow | Role::Copy => 1 - AUTHORITY,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The operator's word that a side holds all data.
+//! That a side holds all data: the operator's word, or a run's that has seen to it.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -29,24 +29,60 @@ impl Core {
         if self.shut_down.load(Ordering::SeqCst) {
             return Err(blocked(Reason::ShutDown));
         }
+        self.confirm_on_record(Turn::new(turn), side, self.span(side)).await.map_err(blocked)?;
+        Ok(())
+    }
+
+    /// The word of a run that began when the side's span was this one: everything was
+    /// copied to it, or compared. Waits for a step that is under way. Answers whether
+    /// the run still counts.
+    pub(crate) async fn attest(&self, side: Side, span: u64) -> Result<bool, Blocked> {
+        loop {
+            self.ledger.settled(|| self.word().settling_slot()).await;
+            let turn = Turn::new(Arc::clone(&self.step).lock_owned().await);
+            if !self.is_settled() {
+                continue;
+            }
+            let stage = self.word().stage();
+            if !stage.is_two_sided() || stage.authority() == side || self.span(side) != span {
+                return Ok(false);
+            }
+            let blocked = |reason| Blocked::new(stage, None, vec![reason]);
+            if self.shut_down.load(Ordering::SeqCst) {
+                return Err(blocked(Reason::ShutDown));
+            }
+            return match self.confirm_on_record(turn, side, span).await {
+                Ok(()) => Ok(self.is_synced(side)),
+                // A lost instance, or a write that failed meanwhile.
+                Err(Reason::NotSynced { .. }) => Ok(false),
+                Err(reason) => Err(blocked(reason)),
+            };
+        }
+    }
+
+    /// With the turn in hand: the side is synced, and on record as such, unless its
+    /// span is another one by then.
+    async fn confirm_on_record(&self, turn: Turn, side: Side, span: u64) -> Result<(), Reason> {
         // What another instance knows of the side, this one does not.
-        let turn = Turn::new(turn);
         let trusted = self.sync().get(side);
-        let _turn = self.claim(turn, Urgency::Orderly).await.map_err(blocked)?;
+        let _turn = self.claim(turn, Urgency::Orderly).await?;
         let state = self.sync().get(side);
         if state < trusted {
             // That an instance was lost is news to whoever gave their word.
-            return Err(blocked(Reason::NotSynced { side, state }));
+            return Err(Reason::NotSynced { side, state });
         }
         // Set before it is saved: a failure meanwhile makes it suspect again,
         // and that stays.
-        let before = self.sync().get(side);
         let untracked = self.untracked[side.index()].load(Ordering::Relaxed);
         self.set_sync(side, SyncState::Synced);
-        let confirming = Confirming { core: self, side, before, armed: true };
+        let confirming = Confirming { core: self, side, before: state, armed: true };
+        if self.span(side) != span {
+            // A write has failed just before.
+            return Err(Reason::NotSynced { side, state });
+        }
         let at = self.word().position();
         let saved = self.save(at, self.options.step_deadline).await;
-        drop(saved.map_err(|failed| blocked(Reason::Store(failed.error)))?);
+        drop(saved.map_err(|failed| Reason::Store(failed.error))?);
         confirming.done();
         self.untracked[side.index()].fetch_sub(untracked, Ordering::Relaxed);
         tracing::info!(

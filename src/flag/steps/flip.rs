@@ -96,7 +96,7 @@ impl Core {
             self.release_after_legs(word, to.authority());
         }
         if !to.is_two_sided() {
-            self.dirty().one_sided(to);
+            self.enter_one_sided(to);
         }
         if from.stage == to {
             self.counters.ramped();

@@ -1,11 +1,13 @@
 //! Making one key equal on both sides.
 
 mod ground;
+mod row;
 mod running;
 
 use std::{error::Error, fmt};
 
 pub(crate) use self::ground::Terms;
+pub(super) use self::row::How;
 use super::Key;
 use crate::{
     flag::MigrationHandle,

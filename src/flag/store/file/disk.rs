@@ -1,14 +1,15 @@
 //! The record on the disk: read whole, replaced at once.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use super::text::{self, Unreadable};
-use crate::flag::{Record, StoreError, StoreErrorKind};
+use crate::{
+    files,
+    flag::{Record, StoreError, StoreErrorKind},
+};
 
 /// Where the record and the files beside it are.
 #[derive(Clone, Debug)]
@@ -47,11 +48,7 @@ impl Paths {
                 dir.canonicalize().map_err(|error| StoreError::io(doing, error))?.join(name)
             }
         };
-        let beside = |end: &str| {
-            let mut name: OsString = record.clone().into_os_string();
-            name.push(end);
-            PathBuf::from(name)
-        };
+        let beside = |end: &str| files::beside(&record, end);
         let (next, owner, followers) = (beside(".next"), beside(".lock"), beside(".followers"));
         Ok(Self { record, next, owner, followers })
     }
@@ -95,43 +92,13 @@ impl Paths {
             );
             return Err(StoreError::of(StoreErrorKind::Conflict, what));
         }
-        self.write(record).map_err(|error| {
-            // Nothing half-written stays behind, nor what fills the disk.
-            let _ = fs::remove_file(&self.next);
-            StoreError::io(format!("cannot write {path}"), error)
-        })?;
+        let bytes = text::write(record);
+        files::replace(&self.record, &self.next, bytes.as_bytes())
+            .map_err(|error| StoreError::io(format!("cannot write {path}"), error))?;
         // From here on the new record may be the one that is found.
-        self.sync_directory().map_err(|error| {
+        files::sync_directory(&self.record).map_err(|error| {
             let doing = format!("{path} is written, but may not survive a power cut");
             StoreError::io(doing, error).with_kind(StoreErrorKind::Unknown)
         })
-    }
-
-    fn write(&self, record: &Record) -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).open(&self.next)?;
-        if let Ok(old) = fs::metadata(&self.record) {
-            file.set_permissions(old.permissions())?;
-        }
-        file.write_all(text::write(record).as_bytes())?;
-        // Before the name: else a power cut could leave the name without the
-        // record.
-        file.sync_all()?;
-        drop(file);
-        fs::rename(&self.next, &self.record)
-    }
-
-    /// Makes the new name survive a power cut.
-    #[cfg(unix)]
-    fn sync_directory(&self) -> io::Result<()> {
-        self.record.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
-    }
-
-    /// Elsewhere a directory cannot be synced, and a rename is as durable as the
-    /// file system makes it.
-    #[cfg(not(unix))]
-    #[expect(clippy::unused_self, reason = "the same call on every system")]
-    fn sync_directory(&self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -21,17 +21,10 @@
 //! 1-3 of all lines before it. Reading is strict: what is not exactly what
 //! [`write`] makes is damaged, since a flag is not the place for guesses.
 
-use std::{
-    fmt::Write,
-    hash::Hasher,
-    str::FromStr,
-    time::{Duration, SystemTime},
-};
-
-use httpdate::HttpDate;
-use siphasher::sip::SipHasher13;
+use std::{fmt::Write, str::FromStr};
 
 use crate::{
+    files::{date, escaped, number, sealed, time, unescaped, unsealed},
     flag::{Forced, JournalNote, Record, Spans},
     stage::{Share, Stage, SyncState, SyncTable},
 };
@@ -39,7 +32,6 @@ use crate::{
 const HEAD: &str = "tower-migration flag, format ";
 /// The newest that can be read, and the one that is written.
 pub(super) const FORMAT: u32 = 2;
-const CHECKSUM: &str = "checksum = ";
 const NONE: &str = "none";
 
 /// Why a text is no record.
@@ -68,9 +60,7 @@ pub(super) fn write(record: &Record) -> String {
     for Forced { from, to, at, reason } in forced {
         let _ = writeln!(text, "forced = {from} {to} {} {}", date(*at), escaped(reason));
     }
-    let sum = checksum(&text);
-    let _ = writeln!(text, "{CHECKSUM}{sum:016x}");
-    text
+    sealed(text)
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<Record, Unreadable> {
@@ -84,13 +74,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Record, Unreadable> {
     if format > FORMAT {
         return Err(Unreadable::Newer(format));
     }
-    let body = text.rfind(CHECKSUM).ok_or_else(|| damaged("its checksum is missing"))?;
-    let (body, last) = text.split_at(body);
-    let sum = last.strip_prefix(CHECKSUM).and_then(|last| last.strip_suffix('\n'));
-    // Spelt as `write` spells it, so that no two texts are the same record.
-    if sum != Some(&*format!("{:016x}", checksum(body))) {
-        return Err(damaged("its checksum is wrong"));
-    }
+    let body = unsealed(text).map_err(damaged)?;
     let record = parse(body, format).ok_or_else(|| damaged("a line is not as it should be"))?;
     record.check().map_err(damaged)?;
     Ok(record)
@@ -127,12 +111,6 @@ fn parse(body: &str, format: u32) -> Option<Record> {
     let sync = SyncTable { old, new };
     let record = Record { stage, epoch, sync, clean, ramp, seed, spans, journal, forced, written };
     lines.next().is_none().then_some(record)
-}
-
-fn number(text: &str) -> Option<u64> {
-    // Spelt in one way only.
-    (text.len() == 16 && !text.contains(|c: char| c.is_ascii_uppercase() || c == '+'))
-        .then(|| u64::from_str_radix(text, 16).ok())?
 }
 
 fn parse_spans(text: &str) -> Option<Spans> {
@@ -184,57 +162,10 @@ fn sync(text: &str) -> Option<SyncState> {
         .find(|state| state.as_str() == text)
 }
 
-/// A clock may say anything; a date has four digits for the year.
-fn date(time: SystemTime) -> HttpDate {
-    const LAST: Duration = Duration::from_secs(253_402_300_799);
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    HttpDate::from(SystemTime::UNIX_EPOCH + since.min(LAST))
-}
-
-fn time(text: &str) -> Option<SystemTime> {
-    httpdate::parse_http_date(text).ok()
-}
-
-/// On one line, whatever is in it.
-fn escaped(reason: &str) -> String {
-    let mut text = String::new();
-    for c in reason.chars() {
-        match c {
-            '\\' => text.push_str("\\\\"),
-            '\n' => text.push_str("\\n"),
-            '\r' => text.push_str("\\r"),
-            c => text.push(c),
-        }
-    }
-    text
-}
-
-fn unescaped(text: &str) -> Option<String> {
-    let mut reason = String::new();
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        reason.push(match c {
-            '\\' => match chars.next()? {
-                '\\' => '\\',
-                'n' => '\n',
-                'r' => '\r',
-                _ => return None,
-            },
-            c => c,
-        });
-    }
-    Some(reason)
-}
-
-fn checksum(text: &str) -> u64 {
-    // Any fixed keys do: this is against damage, not against malice.
-    let mut hasher = SipHasher13::new_with_keys(0x746f_7765_7221_6d69, 0x6772_6174_696f_6e21);
-    hasher.write(text.as_bytes());
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
     fn full() -> Record {
@@ -298,8 +229,7 @@ mod tests {
         });
         let mut text = lines.fold(String::new(), |text, line| text + line + "\n");
         text = text.replace("format 2", "format 1");
-        let sum = checksum(&text);
-        let read = read(format!("{text}{CHECKSUM}{sum:016x}\n").as_bytes()).expect("format 1");
+        let read = read(sealed(text).as_bytes()).expect("format 1");
         let Record { spans, .. } = read;
         assert_eq!(read, Record { spans, journal: None, forced: Vec::new(), ..full() });
     }

@@ -1,0 +1,44 @@
+//! A future whose panic stays with it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+
+/// The payload of a panic was caught, and dropped: the panic hook has seen it.
+#[derive(Debug)]
+pub(crate) struct Panicked;
+
+pin_project! {
+    /// Ends with [`Panicked`] instead of unwinding into its owner.
+    pub(crate) struct CatchPanic<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F> CatchPanic<F> {
+    pub(crate) const fn new(future: F) -> Self {
+        Self { future }
+    }
+}
+
+impl<F: Future> Future for CatchPanic<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.project().future;
+        // The future is not polled again after a panic: callers end with it.
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(payload) => {
+                // A payload whose drop panics must not get out either.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+                Poll::Ready(Err(Panicked))
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Which dirty key is next.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    reconcile::{DirtySet, Key},
+    stage::{RightSide, Side},
+};
+
+/// Keys whose turn came, and those that wait for another try. Knows a key for as long
+/// as it is dirty.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    /// Up to where the queues of the dirty set were walked: right on old, on new, in
+    /// conflict.
+    walked: [u64; 3],
+    later: BTreeMap<(Instant, u64), Key>,
+    next: u64,
+    /// Being copied, or waiting in `later`.
+    known: HashSet<Key>,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub(super) enum Next {
+    Try(Key),
+    /// Nothing before then.
+    Until(Instant),
+    /// Nothing at all.
+    Idle,
+}
+
+const RIGHT: [RightSide; 3] =
+    [RightSide::Is(Side::Old), RightSide::Is(Side::New), RightSide::Conflict];
+
+impl Schedule {
+    /// The next key; one that waits and is due comes before one that is new.
+    pub(super) fn next(&mut self, dirty: &DirtySet, conflicts: bool) -> Next {
+        let due = self.later.first_key_value().map(|((due, _), _)| *due);
+        if due.is_some_and(|due| due <= Instant::now())
+            && let Some((_, key)) = self.later.pop_first()
+        {
+            return Next::Try(key);
+        }
+        let queues = if conflicts { 3 } else { 2 };
+        for (right, walked) in RIGHT.into_iter().zip(&mut self.walked).take(queues) {
+            while let Some((turn, key)) = dirty.next_after(right, *walked) {
+                *walked = turn;
+                if self.known.insert(key.clone()) {
+                    return Next::Try(key);
+                }
+            }
+        }
+        due.map_or(Next::Idle, Next::Until)
+    }
+
+    pub(super) fn again(&mut self, key: Key, pause: Duration) {
+        self.next += 1;
+        self.later.insert((Instant::now() + pause, self.next), key);
+    }
+
+    /// The key is clean, as far as its copy knows.
+    pub(super) fn done(&mut self, key: &Key) {
+        self.known.remove(key);
+    }
+
+    /// All that wait come at once.
+    pub(super) fn hurry(&mut self) {
+        let now = Instant::now();
+        let later = std::mem::take(&mut self.later);
+        self.later = later.into_iter().map(|((_, number), key)| ((now, number), key)).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_come_in_turn_and_those_that_failed_when_they_are_due() {
+        let mut set = DirtySet::new(8);
+        let mut schedule = Schedule::default();
+        let next = |schedule: &mut Schedule, set: &DirtySet| match schedule.next(set, false) {
+            Next::Try(key) => key.to_string(),
+            Next::Until(due) => format!("in {} ms", (due - Instant::now()).as_millis()),
+            Next::Idle => "idle".to_owned(),
+        };
+        set.mark(&"b".into(), Side::Old);
+        set.mark(&"a".into(), Side::New);
+        assert_eq!(next(&mut schedule, &set), "b");
+        assert_eq!(next(&mut schedule, &set), "a");
+        assert_eq!(next(&mut schedule, &set), "idle", "both are being copied");
+        schedule.again("b".into(), Duration::from_millis(100));
+        assert_eq!(next(&mut schedule, &set), "in 100 ms");
+        set.mark(&"c".into(), Side::Old);
+        assert_eq!(next(&mut schedule, &set), "c");
+        tokio::time::advance(Duration::from_millis(100)).await;
+        set.mark(&"d".into(), Side::Old);
+        assert_eq!(next(&mut schedule, &set), "b");
+        assert_eq!(next(&mut schedule, &set), "d");
+        // Clean, and dirty again.
+        let (_, marks) = set.get(&"a".into()).expect("dirty");
+        set.clear(&"a".into(), marks);
+        schedule.done(&"a".into());
+        set.mark(&"a".into(), Side::Old);
+        assert_eq!(next(&mut schedule, &set), "a");
+    }
+}

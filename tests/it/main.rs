@@ -32,6 +32,7 @@ mod order;
 mod plain;
 mod ramp;
 mod readiness;
+mod reconcile;
 mod regressions;
 mod shadow;
 mod shadow_ends;

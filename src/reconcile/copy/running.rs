@@ -91,9 +91,15 @@ impl MigrationHandle {
             }
             let before = order.activity(key, from);
             let (overtaken, others) = match &unfinished.held {
-                Some((_, place, _)) if !terms.looks => order.overtaken(place),
-                _ => (Vec::new(), false),
+                Some((_, place, _)) => order.overtaken(place),
+                None => (Vec::new(), false),
             };
+            if terms.looks && (others || !overtaken.is_empty()) {
+                // The source has a write that the target is still to get. A copy would
+                // bring it; whoever only looks has to stand between two writes.
+                unfinished.end = CopyEnd::Well;
+                return Ok(None);
+            }
             if let Err(error) = copy().await {
                 unfinished.end = CopyEnd::Failed;
                 return Err(CopyError::Failed(error));

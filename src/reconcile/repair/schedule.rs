@@ -39,24 +39,32 @@ const RIGHT: [RightSide; 3] =
     [RightSide::Is(Side::Old), RightSide::Is(Side::New), RightSide::Conflict];
 
 impl Schedule {
-    /// The next key; one that waits and is due comes before one that is new.
-    pub(super) fn next(&mut self, dirty: &DirtySet, conflicts: bool) -> Next {
+    /// The next key. One that waits and is due comes before one that is new, but for a
+    /// `probe`: else the same key would be tried again and again while a side is down.
+    pub(super) fn next(&mut self, dirty: &DirtySet, conflicts: bool, probe: bool) -> Next {
         let due = self.later.first_key_value().map(|((due, _), _)| *due);
-        if due.is_some_and(|due| due <= Instant::now())
-            && let Some((_, key)) = self.later.pop_first()
-        {
+        let is_due = due.is_some_and(|due| due <= Instant::now());
+        let new = if is_due && !probe { None } else { self.new_key(dirty, conflicts) };
+        if let Some(key) = new {
             return Next::Try(key);
         }
+        if is_due && let Some((_, key)) = self.later.pop_first() {
+            return Next::Try(key);
+        }
+        due.map_or(Next::Idle, Next::Until)
+    }
+
+    fn new_key(&mut self, dirty: &DirtySet, conflicts: bool) -> Option<Key> {
         let queues = if conflicts { 3 } else { 2 };
         for (right, walked) in RIGHT.into_iter().zip(&mut self.walked).take(queues) {
             while let Some((turn, key)) = dirty.next_after(right, *walked) {
                 *walked = turn;
                 if self.known.insert(key.clone()) {
-                    return Next::Try(key);
+                    return Some(key);
                 }
             }
         }
-        due.map_or(Next::Idle, Next::Until)
+        None
     }
 
     pub(super) fn again(&mut self, key: Key, pause: Duration) {
@@ -85,7 +93,8 @@ mod tests {
     async fn keys_come_in_turn_and_those_that_failed_when_they_are_due() {
         let mut set = DirtySet::new(8);
         let mut schedule = Schedule::default();
-        let next = |schedule: &mut Schedule, set: &DirtySet| match schedule.next(set, false) {
+        let next = |schedule: &mut Schedule, set: &DirtySet| match schedule.next(set, false, false)
+        {
             Next::Try(key) => key.to_string(),
             Next::Until(due) => format!("in {} ms", (due - Instant::now()).as_millis()),
             Next::Idle => "idle".to_owned(),

@@ -103,7 +103,8 @@ impl Shared {
             return Err(until.min(now + NAP));
         }
         let conflicts = self.options.conflicts == Conflicts::TrustAuthority;
-        let key = match state.schedule.next(&core.dirty(), conflicts) {
+        let probe = state.breaker.is_open();
+        let key = match state.schedule.next(&core.dirty(), conflicts, probe) {
             Next::Try(key) => key,
             Next::Until(due) => return Err(due.min(now + NAP)),
             Next::Idle => return Err(now + NAP),
@@ -132,6 +133,11 @@ impl Shared {
         let end = match copied {
             // One that was marked again meanwhile is met at once.
             Ok(healed) => {
+                if state.breaker.is_open() {
+                    // What failed since was not the keys' fault.
+                    state.schedule.hurry();
+                    self.news.notify_waiters();
+                }
                 state.breaker.healed();
                 if healed || core.dirty().get(&key).is_none() {
                     state.schedule.done(&key);

@@ -84,28 +84,35 @@ impl fmt::Display for Progress {
     }
 }
 
-/// The rate of late: of about the last ten seconds.
+/// The rate of late: of about the last ten seconds, or of all of them while there are
+/// fewer.
 #[derive(Debug)]
 pub(super) struct Meter {
+    began: Instant,
     at: Instant,
     done: u64,
-    rate: Option<f64>,
+    rate: f64,
 }
+
+/// Over how long the weight of a moment falls to a third, in seconds.
+const MEMORY: f64 = 5.0;
 
 impl Meter {
     pub(super) fn new(done: u64) -> Self {
-        Self { at: Instant::now(), done, rate: None }
+        let now = Instant::now();
+        Self { began: now, at: now, done, rate: 0.0 }
     }
 
     pub(super) fn rate(&mut self, done: u64) -> f64 {
         let passed = self.at.elapsed().as_secs_f64();
         if passed < 0.05 {
-            return self.rate.unwrap_or_default();
+            return self.rate;
         }
         let now = done.saturating_sub(self.done) as f64 / passed;
-        let weight = 1.0 - (-passed / 3.0).exp();
-        let rate = self.rate.map_or(now, |rate| rate + weight * (now - rate));
-        (self.at, self.done, self.rate) = (Instant::now(), done, Some(rate));
-        rate
+        let so_far = passed / self.began.elapsed().as_secs_f64();
+        let weight = (1.0 - (-passed / MEMORY).exp()).max(so_far);
+        self.rate += weight * (now - self.rate);
+        (self.at, self.done) = (Instant::now(), done);
+        self.rate
     }
 }

@@ -1,0 +1,11 @@
+//! Both sides end up equal: repair, backfill, verify.
+
+mod ahead;
+mod backfill;
+mod checkpoints;
+mod races;
+mod repair;
+mod rest;
+mod sources;
+mod verify;
+mod world;

@@ -154,7 +154,8 @@ impl Journal {
     }
 
     /// How long a key stays noted after its write has ended, with
-    /// [`JournalMode::BeforeLegs`]. Half a second by default.
+    /// [`JournalMode::BeforeLegs`]. Half a second by default; up to twice as long
+    /// where nothing else is written.
     ///
     /// A longer time spares keys that are written less often the wait; after a
     /// crash more keys are looked at that need not be.

@@ -70,8 +70,11 @@ impl State {
             return Some(now);
         }
         let lingered = self.queued.map(|since| since + LINGER);
-        // A keep that no clock can hold: they are cleared with other changes.
-        let idle = idle.and_then(|since| since.checked_add(keep));
+        // Notes go with a commit that there is anyway, and only on their own where
+        // there is none for as long again: a commit of their own is one that the
+        // next write waits for. A time that no clock can hold never comes.
+        let long = keep.saturating_mul(2).saturating_add(LINGER);
+        let idle = idle.and_then(|since| since.checked_add(long));
         lingered.into_iter().chain(idle).min()
     }
 

@@ -7,10 +7,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use super::row::About;
+use super::{Instant, row::About};
 use crate::{
     reconcile::{Key, RightSide},
     stage::Side,

@@ -9,11 +9,11 @@ use std::{
     process,
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
-    JournalError, JournalErrorKind,
+    Instant, JournalError, JournalErrorKind,
     header::Identity,
     left::Left,
     medium::Medium,

@@ -24,6 +24,10 @@ pub use self::error::{JournalError, JournalErrorKind};
 use self::{header::Identity, log::JournalLog, medium::OnDisk};
 use super::dirty_log::DirtyLog;
 
+/// By this clock the journal's thread waits, which has no runtime.
+#[expect(clippy::disallowed_types, reason = "a thread cannot wait by tokio's clock")]
+type Instant = std::time::Instant;
+
 /// How long a write's note is kept after it has ended.
 const KEEP: Duration = Duration::from_millis(500);
 

@@ -7,12 +7,13 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::watch;
 
 use super::{
+    Instant,
     begun::{Notes, Subject},
     left::Left,
     row::{self, About},

@@ -243,6 +243,37 @@ fn a_directory_that_may_not_be_written_is_denied() {
 }
 
 #[tokio::test]
+async fn a_file_that_somebody_looks_at_is_not_taken_for_a_living_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = start(dir.path());
+    log.put(&"/a".into(), mark(OLD, 1));
+    drop(log);
+    // As a process does that opens the journal meanwhile.
+    let looking = File::open(files(dir.path()).remove(0)).unwrap();
+    looking.lock_shared().unwrap();
+    let (heir, _) = start(dir.path());
+    let adopting = heir.adopt();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    drop(looking);
+    assert_eq!(found_keys(&adopting.await.unwrap()), [("/a", OLD, 1)]);
+}
+
+#[tokio::test]
+async fn to_drop_the_journal_ends_an_adoption_one_way_or_the_other() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = start(dir.path());
+        log.put(&"/a".into(), mark(OLD, 1));
+        drop(log);
+        let (heir, _) = start(dir.path());
+        let adopting = heir.adopt();
+        drop(heir);
+        let _ = adopting.await;
+        assert_eq!(keys(&left(dir.path())), [("/a", OLD)]);
+    }
+}
+
+#[tokio::test]
 async fn ids_are_kept_for_a_while_not_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let mut ids = Vec::new();

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::row::{self, About};
-use crate::reconcile::{
-    Key,
-    dirty_log::{Found, SideNote, StoredMark},
+use crate::{
+    reconcile::{
+        Key,
+        dirty_log::{Found, SideNote, StoredMark},
+    },
+    stage::Side,
 };
 
 /// How many files' ids are kept.
@@ -89,5 +92,25 @@ impl Left {
             ids: self.ids.clone(),
             round,
         }
+    }
+
+    /// What the file of the one that takes over says of it.
+    pub(super) fn to_rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        for (key, mark) in &self.marks {
+            rows.push((About::FoundMark(key).to_bytes(), row::mark(*mark)));
+        }
+        for side in Side::ALL {
+            if let Some(note) = self.sides[side.index()] {
+                rows.push((About::FoundSide(side).to_bytes(), row::side(note)));
+            }
+            if self.nameless[side.index()] {
+                rows.push((About::FoundNameless(side).to_bytes(), Vec::new()));
+            }
+        }
+        if !self.ids.is_empty() {
+            rows.push((About::Ids.to_bytes(), row::ids(&self.ids)));
+        }
+        rows
     }
 }

@@ -16,7 +16,7 @@ use super::{
     Instant,
     begun::{Notes, Subject},
     left::Left,
-    row::{self, About},
+    row,
     store::{Changes, Store},
 };
 use crate::{
@@ -220,7 +220,7 @@ impl Shared {
         if *left != Left::default() {
             state.left.merge(left);
             state.round += 1;
-            for (row, value) in found_rows(&state.left) {
+            for (row, value) in state.left.to_rows() {
                 state.queue(row, Some(value));
             }
             let commit = state.next;
@@ -245,7 +245,7 @@ impl Shared {
         }
         let ids = mem::take(&mut state.left.ids);
         let left = mem::replace(&mut state.left, Left { ids, ..Left::default() });
-        for (row, _) in found_rows(&Left { ids: Vec::new(), ..left }) {
+        for (row, _) in (Left { ids: Vec::new(), ..left }).to_rows() {
             state.queue(row, None);
         }
         drop(state);
@@ -338,24 +338,4 @@ impl Drop for Ending<'_> {
             state.failed.get_or_insert_with(closed);
         });
     }
-}
-
-/// The rows of what was found.
-fn found_rows(left: &Left) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut rows = Vec::new();
-    for (key, mark) in &left.marks {
-        rows.push((About::FoundMark(key).to_bytes(), row::mark(*mark)));
-    }
-    for side in Side::ALL {
-        if let Some(note) = left.sides[side.index()] {
-            rows.push((About::FoundSide(side).to_bytes(), row::side(note)));
-        }
-        if left.nameless[side.index()] {
-            rows.push((About::FoundNameless(side).to_bytes(), Vec::new()));
-        }
-    }
-    if !left.ids.is_empty() {
-        rows.push((About::Ids.to_bytes(), row::ids(&left.ids)));
-    }
-    rows
 }

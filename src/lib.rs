@@ -21,8 +21,9 @@ pub mod telemetry;
 pub use self::flag::gates;
 pub use self::flag::{
     Alarm, AlarmReason, AutoRollback, Blocked, BoxFuture, Claim, ConfigError, FileStore, FlagStore,
-    Forced, HandleBuilder, InFlight, JournalNote, MemoryStore, MigrationHandle, Moved, OldestWrite,
-    OpenError, Presence, Reason, Record, Spans, Standing, Status, StoreError, StoreErrorKind,
+    Forced, HandleBuilder, InFlight, JournalNote, JournalStatus, MemoryStore, MigrationHandle,
+    Moved, OldestWrite, OpenError, Presence, Reason, Record, Spans, Standing, Status, StoreError,
+    StoreErrorKind,
 };
 pub use self::layer::{Limits, MigrationLayer};
 pub use self::observe::{Disagreement, Event, LegDetail, LegResult, Observer, ShadowRead};

@@ -15,7 +15,7 @@ use super::{Settings, guard::guarded};
 use crate::{
     observe::{Disagreement, Event, LegDetail, LegResult},
     protocol::Protocol,
-    reconcile::{Keys, Observation, Place},
+    reconcile::{Begun, Keys, Observation, Place},
     stage::{Agreement, Outcome, Role, Side, Stage, agreement},
     telemetry::{LegFault, SkippedLeg},
 };
@@ -35,6 +35,8 @@ pub(super) struct Record<P> {
     closed: AtomicBool,
     /// Told when that is set.
     broken_off: Notify,
+    /// Its note in the journal, until nothing of it can go wrong any more.
+    _begun: Option<Begun>,
 }
 
 struct State {
@@ -63,6 +65,7 @@ impl<P: Send + Sync + 'static> Record<P> {
         stage: Stage,
         age: u64,
         keys: Keys,
+        begun: Option<Begun>,
     ) -> (Arc<Self>, Report<P>, Report<P>) {
         let record = Arc::new(Self {
             settings,
@@ -85,6 +88,7 @@ impl<P: Send + Sync + 'static> Record<P> {
             other_answers: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             broken_off: Notify::new(),
+            _begun: begun,
         });
         let report =
             |role| Report { record: Some(Arc::clone(&record)), role, began: Instant::now() };

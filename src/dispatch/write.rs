@@ -105,11 +105,21 @@ where
     if room.is_err() && policy == FailurePolicy::RequireBoth && synced {
         return settings.refuse_unseen(Refused::Overloaded, admission);
     }
+    let nameless = || keys.is_empty() || settings.protocol.learns(&whole);
+    let begun = core.log.as_ref().filter(|log| log.marks_before());
+    let begun = begun.map(|log| log.begin(&keys, nameless(), side));
+    if let Some(begun) = &begun
+        && !begun.is_durable()
+        && begun.durable().await.is_err()
+        && !core.withdraw_journal().await
+    {
+        return settings.refuse_unseen(Refused::Journal, admission);
+    }
 
     let Admission { authority: mark, other: other_mark, .. } = admission;
     let other_mark = other_mark.expect("a dual write is admitted with two marks");
     let whole = Arc::new(whole);
-    let (record, mine, theirs) = Record::new(Arc::clone(&settings), label, stage, age, keys);
+    let (record, mine, theirs) = Record::new(Arc::clone(&settings), label, stage, age, keys, begun);
     let write = Write {
         word,
         synced,

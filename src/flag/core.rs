@@ -61,7 +61,7 @@ pub(crate) struct Core {
     pub(super) spans: [AtomicU64; 2],
     pub(super) dirty: Mutex<DirtySet>,
     /// Where the dirty keys are kept, if they are.
-    pub(super) log: Option<Arc<dyn DirtyLog>>,
+    pub(crate) log: Option<Arc<dyn DirtyLog>>,
     /// Told of each dirty key, for a repair.
     pub(crate) dirtied: Arc<Notify>,
     /// Writes that failed on a side without leaving a dirty key, since that
@@ -76,6 +76,12 @@ pub(crate) struct Core {
     pub(super) store: Arc<dyn FlagStore>,
     /// Held while the record is written, until what it says has happened.
     pub(super) saving: tokio::sync::Mutex<Stored>,
+    /// Whether the newest record names the journal.
+    pub(super) journal_on_record: AtomicBool,
+    /// That it has failed was said.
+    pub(super) journal_lamented: AtomicBool,
+    /// Told of each record.
+    pub(super) saved: Notify,
     pub(super) claims: Claims,
     /// Whether somebody else moves the flag.
     follows: AtomicBool,
@@ -131,6 +137,7 @@ pub(super) struct Start {
     pub(super) record: Record,
     pub(super) standing: Standing,
     pub(super) instance: Arc<str>,
+    pub(super) log: Option<Arc<dyn DirtyLog>>,
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -147,7 +154,7 @@ impl Core {
         start: Start,
     ) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let Start { record, standing, instance } = start;
+        let Start { record, standing, instance, log } = start;
         let at = Position { stage: record.stage, share: record.ramp };
         Arc::new_cyclic(|me| Self {
             hot: Hot {
@@ -166,7 +173,7 @@ impl Core {
             sync: [record.sync.old, record.sync.new].map(|state| AtomicU8::new(state as u8)),
             spans: [record.spans.old, record.spans.new].map(AtomicU64::new),
             untracked: Default::default(),
-            log: None,
+            log,
             dirtied: Arc::default(),
             dirty: Mutex::new(DirtySet::new(options.dirty_keys)),
             recent: Mutex::default(),
@@ -174,7 +181,10 @@ impl Core {
             entered: Mutex::new(Arc::new(Entered::first(record.stage, record.epoch))),
             guard: options.auto_rollback.clone().map(Guard::new),
             store,
-            saving: tokio::sync::Mutex::new(Stored::new(record.epoch, record.sync)),
+            saving: tokio::sync::Mutex::new(Stored::new(record.epoch, record.sync, record.journal)),
+            journal_on_record: AtomicBool::new(record.journal.is_some()),
+            journal_lamented: AtomicBool::new(false),
+            saved: Notify::new(),
             claims: Claims::default(),
             follows: AtomicBool::new(standing == Standing::Follower),
             instance,

@@ -9,10 +9,17 @@ use std::{
 use tokio::time::{sleep, sleep_until};
 
 use super::{
-    Core, FlagStore, Presence, Record, Standing, StoreError, StoreErrorKind, asking::asked,
-    core::locked, gate::Position, later,
+    Core, FlagStore, Presence, Record, Standing, StoreError, StoreErrorKind,
+    asking::asked,
+    core::locked,
+    gate::Position,
+    journal::{Inherited, adopt, inherit},
+    later,
 };
-use crate::stage::{Side, SyncState};
+use crate::{
+    reconcile::Found,
+    stage::{Side, SyncState},
+};
 
 impl Core {
     /// Tells the store again and again that this instance is there, until it
@@ -136,7 +143,9 @@ impl Core {
         }
         let replaces = record.epoch;
         let clean = record.clean;
-        self.obey(record.after_restart());
+        let inherited = self.inherit_from_owner(record).await;
+        self.obey(inherited.record);
+        self.restore(&inherited.found);
         if !clean {
             self.ledger.linger_of_the_dead(self.word().slot());
         }
@@ -148,6 +157,26 @@ impl Core {
             "the flag's owner has ended: this process owns it now"
         );
         Ok(())
+    }
+
+    /// With all that the owner has left in the journal. Where that cannot be had, without:
+    /// a flag that nobody can move would be worse.
+    async fn inherit_from_owner(&self, record: Record) -> Inherited {
+        let without = record.clone();
+        let inherited = match adopt(self.log.as_ref()).await {
+            Ok(found) => inherit(record, self.log.as_deref(), found, false),
+            Err(error) => Err(error),
+        };
+        inherited.unwrap_or_else(|error| {
+            tracing::error!(
+                target: "tower_migration",
+                migration = %self.name(), %error,
+                "what the flag's owner knew of dirty keys is lost: a side is unsynced"
+            );
+            let mut record = without.after_restart();
+            record.spans.void_all();
+            Inherited { record, found: Found::default() }
+        })
     }
 
     /// What is not known of the side that is not the authority, since an

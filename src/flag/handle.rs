@@ -8,8 +8,8 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Alarm, Blocked, Core, FlagStore, HandleBuilder, InFlight, Moved, OpenError, Reason, Standing,
-    Status,
+    Alarm, Blocked, Core, FlagStore, HandleBuilder, InFlight, JournalStatus, Moved, OpenError,
+    Reason, Standing, Status,
     gates::Evidence,
     ledger::Kind,
     options::{ConfigError, Options, check_rate},
@@ -138,6 +138,10 @@ impl MigrationHandle {
             dirty_right_on_new: right_on_new,
             conflicts,
             parked,
+            journal: core.log.as_ref().map(|log| JournalStatus {
+                before_legs: log.marks_before(),
+                failure: log.failure(),
+            }),
             backfill,
             verify,
             untracked_on_old: core.untracked[0].load(Ordering::Relaxed),

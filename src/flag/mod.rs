@@ -11,6 +11,7 @@ mod gate;
 pub mod gates;
 mod guard;
 mod handle;
+mod journal;
 mod ledger;
 mod oldest;
 mod opening;
@@ -32,7 +33,7 @@ pub(crate) use self::ledger::{End, Kind, Ledger, later};
 pub use self::oldest::OldestWrite;
 pub(crate) use self::options::check_rate;
 pub use self::options::{ConfigError, HandleBuilder};
-pub use self::status::{Forced, InFlight, Moved, Status};
+pub use self::status::{Forced, InFlight, JournalStatus, Moved, Status};
 pub use self::store::{
     BoxFuture, Claim, FileStore, FlagStore, JournalNote, MemoryStore, OpenError, Presence, Record,
     Spans, Standing, StoreError, StoreErrorKind,

@@ -5,9 +5,14 @@ use std::{sync::Arc, time::Duration, time::SystemTime};
 use tokio::time::sleep;
 
 use super::{
-    Core, FlagStore, MemoryStore, OpenError, Presence, Record, Standing, StoreError,
-    StoreErrorKind, asking::asked, core::Start, options::Options,
+    Core, FlagStore, JournalNote, MemoryStore, OpenError, Presence, Record, Standing, StoreError,
+    StoreErrorKind,
+    asking::asked,
+    core::Start,
+    journal::{adopt, inherit},
+    options::Options,
 };
+use crate::reconcile::{DirtyLog, Found};
 
 /// How long a follower waits for the record of an owner that is just making it.
 const FIRST_RECORD: Duration = Duration::from_secs(2);
@@ -16,17 +21,18 @@ const LOOK: Duration = Duration::from_millis(20);
 impl Core {
     pub(super) fn in_memory(name: Arc<str>, options: Options) -> Arc<Self> {
         let store = MemoryStore::new();
-        let start =
-            Start { record: store.record(), standing: Standing::Owner, instance: instance() };
+        let (record, standing) = (store.record(), Standing::Owner);
+        let start = Start { record, standing, instance: instance(), log: None };
         Self::new(name, options, Arc::new(store), true, start)
     }
 
     pub(super) async fn open(
         name: Arc<str>,
-        options: Options,
+        mut options: Options,
         store: Arc<dyn FlagStore>,
     ) -> Result<Arc<Self>, OpenError> {
         let instance = instance();
+        let (log, given_up) = options.start_log(&name).await?;
         // Before the record is read: from here on no step is taken that this
         // instance does not see.
         // An instance that joins waits for a step that is being taken.
@@ -37,19 +43,33 @@ impl Core {
         };
         let standing = asked(limit, attending).await?;
         let record = load(&store, standing, limit).await?;
-        let clean = record.clean || standing == Standing::Follower;
+        let died = !record.clean && standing == Standing::Owner;
+        let mut found = Found::default();
         let record = match standing {
-            Standing::Owner => own(&store, record, limit).await?,
-            Standing::Follower => record,
+            Standing::Owner => {
+                let left = adopt(log.as_ref()).await?;
+                let inherited = inherit(record, log.as_deref(), left, given_up)?;
+                found = inherited.found;
+                own(&store, inherited.record, log.as_deref(), limit).await?
+            }
+            Standing::Follower => {
+                // What it has to say is said when this instance takes over; that it
+                // cannot be right is found now.
+                if record.journal.is_some() && log.is_none() && !given_up {
+                    inherit(record.clone(), None, Found::default(), false)?;
+                }
+                record
+            }
         };
         tracing::info!(
             target: "tower_migration",
             migration = %name, stage = %record.stage, epoch = record.epoch, ?standing,
             "flag opened"
         );
-        let start = Start { record, standing, instance };
+        let start = Start { record, standing, instance, log };
         let core = Self::new(name, options, store, false, start);
-        if !clean {
+        core.restore(&found);
+        if died {
             core.ledger.linger_of_the_dead(core.word().slot());
         }
         if let Some(lease) = core.store.lease() {
@@ -101,13 +121,19 @@ async fn load(
 async fn own(
     store: &Arc<dyn FlagStore>,
     record: Record,
+    log: Option<&dyn DirtyLog>,
     limit: Duration,
 ) -> Result<Record, OpenError> {
     let replaces = record.epoch;
-    let mut record = record.after_restart();
+    let mut record = record;
     record.clean = false;
     record.epoch += 1;
     record.written = SystemTime::now();
+    record.journal = log.map(|log| JournalNote {
+        id: log.id(),
+        before_legs: log.marks_before(),
+        sync: record.sync,
+    });
     let (asking, saved) = (Arc::clone(store), record.clone());
     asked(limit, async move { asking.save(replaces, saved).await }).await?;
     Ok(record)

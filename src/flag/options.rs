@@ -2,6 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "journal")]
+use crate::reconcile::Journal;
+
 use super::{
     AutoRollback, Core, FlagStore, MigrationHandle, OpenError,
     gates::{Gate, Gates},
@@ -90,6 +93,9 @@ pub(crate) struct Options {
     pub(crate) hold: Duration,
     pub(crate) step_deadline: Duration,
     pub(crate) linger: Duration,
+    #[cfg(feature = "journal")]
+    pub(super) journal: Option<Journal>,
+    pub(super) without_journal: bool,
     pub(super) gates: Gates,
     pub(super) auto_rollback: Option<AutoRollback>,
 }
@@ -102,6 +108,9 @@ impl Default for Options {
             hold: Duration::from_secs(1),
             step_deadline: Duration::from_secs(10),
             linger: Duration::from_secs(1),
+            #[cfg(feature = "journal")]
+            journal: None,
+            without_journal: false,
             gates: Gates::default(),
             auto_rollback: None,
         }
@@ -171,6 +180,51 @@ impl HandleBuilder {
     /// copy of its key by that much. Zero switches it off.
     pub fn linger(mut self, length: Duration) -> Self {
         self.options.linger = length;
+        self
+    }
+
+    /// Keeps the dirty keys in a journal, so that they outlive the process; see
+    /// [`JournalMode`](crate::reconcile::JournalMode) for what survives which crash. For
+    /// [`open`](Self::open).
+    ///
+    /// The flag's record names it from then on: without it the flag cannot be opened any
+    /// more, until somebody says [`without_journal`](Self::without_journal).
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # runtime.block_on(async {
+    /// use tower_migration::{FileStore, MigrationHandle, Side, reconcile::{Journal, JournalMode}};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (flag, journal) = (dir.path().join("a.flag"), dir.path().join("a.journal"));
+    /// let open = async || -> Result<MigrationHandle, tower_migration::BoxError> {
+    ///     let journal = Journal::create_or_open(&journal)?.mode(JournalMode::BeforeLegs);
+    ///     let builder = MigrationHandle::builder("airports").journal(journal);
+    ///     Ok(builder.open(FileStore::create_or_open(&flag)?).await?)
+    /// };
+    /// let migration = open().await?;
+    /// migration.advance().await?;
+    /// migration.mark_dirty(&"/airports/EDDF".into(), Side::Old);
+    /// migration.shutdown().await;
+    /// drop(migration);
+    ///
+    /// assert_eq!(open().await?.dirty_keys()[0].key.as_str(), "/airports/EDDF");
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// # }).unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[cfg(feature = "journal")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "journal")))]
+    pub fn journal(mut self, journal: Journal) -> Self {
+        self.options.journal = Some(journal);
+        self
+    }
+
+    /// Does without a journal that the flag's record names: it is lost, or not wanted
+    /// any more. What it knew is given up, so what holds of the sides is what holds after
+    /// a crash without one.
+    pub fn without_journal(mut self) -> Self {
+        self.options.without_journal = true;
         self
     }
 
@@ -244,6 +298,11 @@ impl HandleBuilder {
     /// sense.
     pub fn build(self) -> Result<MigrationHandle, ConfigError> {
         let (name, options) = self.check()?;
+        #[cfg(feature = "journal")]
+        if options.journal.is_some() {
+            let what = "a store for the flag (a journal needs one: use open)";
+            return Err(ConfigError::Missing { what });
+        }
         Ok(MigrationHandle { core: Core::in_memory(name, options) })
     }
 

@@ -39,6 +39,7 @@ impl Core {
                     Some(core) => {
                         core.unshare();
                         core.take_up_record();
+                        core.look_at_journal();
                         core.keep_watch();
                         core.publish();
                     }
@@ -70,6 +71,7 @@ impl Core {
             dirty,
             parked,
             sweeps: self.sweeps(),
+            journal: self.log.as_ref().map(|log| (log.stats(), log.failure().is_some())),
             captured_bytes: self.captured.used(),
             buffered_bytes: self.buffered.used(),
             upgraded: [0, 1].map(|side| self.upgraded[side].load(Ordering::Relaxed)),

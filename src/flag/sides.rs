@@ -24,6 +24,7 @@ impl Core {
 
     pub(super) fn set_sync(&self, side: Side, state: SyncState) {
         self.sync[side.index()].store(state as u8, Ordering::SeqCst);
+        self.note_side(side);
     }
 
     /// What has been copied to `side` since this changed last is still equal, dirty
@@ -38,7 +39,9 @@ impl Core {
 
     /// From here on nobody vouches for what was copied to `side` before.
     pub(super) fn void(&self, side: Side) {
-        self.spans[side.index()].store(Spans::fresh(), Ordering::SeqCst);
+        let after = |span| Some(Spans::after(span));
+        let _ = self.spans[side.index()].fetch_update(Ordering::SeqCst, Ordering::SeqCst, after);
+        self.note_side(side);
     }
 
     /// `side` may have holes from here on.
@@ -55,6 +58,7 @@ impl Core {
             Ordering::SeqCst,
             Ordering::SeqCst,
         );
+        self.note_side(side);
     }
 
     pub(crate) fn dirty(&self) -> MutexGuard<'_, DirtySet> {
@@ -104,7 +108,7 @@ impl Core {
     }
 
     /// Under the set's lock, so that the log has them in the same order.
-    fn note_in_log(&self, dirty: &DirtySet, key: &Key) {
+    pub(super) fn note_in_log(&self, dirty: &DirtySet, key: &Key) {
         if let Some(log) = &self.log {
             match dirty.stored(key) {
                 Some(mark) => log.put(key, mark),
@@ -123,8 +127,12 @@ impl Core {
         match &self.log {
             Some(log) if log.marks_before() && self.is_synced(from.other()) => {
                 let begun = log.begin(keys, false, from);
-                begun.durable().await?;
-                Ok(Some(begun))
+                match begun.durable().await {
+                    Ok(()) => Ok(Some(begun)),
+                    // A crash leaves the side unsynced now, so it need not be noted.
+                    Err(_) if self.withdraw_journal().await => Ok(None),
+                    Err(failed) => Err(failed),
+                }
             }
             _ => Ok(None),
         }
@@ -152,6 +160,7 @@ impl Core {
                 Ordering::SeqCst,
             );
             if was.is_ok() {
+                self.note_side(wrong);
                 tracing::warn!(
                     target: "tower_migration",
                     migration = %self.name(),
@@ -184,6 +193,7 @@ impl Core {
                     let was =
                         self.sync[wrong.index()].swap(SyncState::Unsynced as u8, Ordering::SeqCst);
                     if was != SyncState::Unsynced as u8 {
+                        self.note_side(wrong);
                         tracing::error!(
                             target: "tower_migration",
                             migration = %self.name(),

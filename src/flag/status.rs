@@ -66,6 +66,17 @@ pub struct InFlight {
     pub shadows: u64,
 }
 
+/// The state of the journal of dirty keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct JournalStatus {
+    /// Whether it notes writes before their legs begin.
+    pub before_legs: bool,
+    /// What has gone wrong, for good: dirty keys are in memory only since then.
+    pub failure: Option<Arc<str>>,
+}
+
 /// The state of a migration at one moment, as data; its `Display` is a page
 /// for a person.
 ///
@@ -120,6 +131,8 @@ pub struct Status {
     /// Of the dirty keys, those that a [`Repair`](crate::reconcile::Repair) has tried
     /// in vain so often that it does rarely only.
     pub parked: usize,
+    /// The journal of dirty keys, if there is one.
+    pub journal: Option<JournalStatus>,
     /// The backfill that goes on, or the last one of this process.
     pub backfill: Option<Progress>,
     /// The same of a verify.
@@ -188,6 +201,13 @@ impl fmt::Display for Status {
         )?;
         if self.parked > 0 {
             writeln!(f, "  {} of them are parked: dirty_keys() has their errors", self.parked)?;
+        }
+        if let Some(JournalStatus { before_legs, failure }) = &self.journal {
+            let mode = if *before_legs { "before the legs begin" } else { "on failure" };
+            match failure {
+                None => writeln!(f, "  journal: keys are noted {mode}")?,
+                Some(failure) => writeln!(f, "  THE JOURNAL HAS FAILED: {failure}")?,
+            }
         }
         for (run, progress) in [("backfill", &self.backfill), ("verify", &self.verify)] {
             if let Some(progress) = progress {

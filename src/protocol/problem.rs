@@ -12,6 +12,7 @@ const fn status(reason: Refused) -> StatusCode {
         Refused::BodyBroken => StatusCode::BAD_REQUEST,
         Refused::BufferedBytes
         | Refused::Overloaded
+        | Refused::Journal
         | Refused::PartialWrite
         | Refused::StreamClosed
         | Refused::AuthorityNotReady => StatusCode::SERVICE_UNAVAILABLE,
@@ -27,6 +28,7 @@ pub(super) const fn text(reason: Refused) -> (&'static str, &'static str) {
         Refused::BodyBroken => ("Body broke off", "Nothing was written."),
         Refused::BufferedBytes => ("Too many large requests", "Nothing was written. Try again."),
         Refused::Overloaded => ("Too many writes", "Nothing was written. Try again."),
+        Refused::Journal => ("Journal failed", "Nothing was written. Try again."),
         Refused::PartialWrite => {
             ("Partial write", "The write may have been applied in part. Read before you try again.")
         }

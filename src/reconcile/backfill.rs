@@ -16,9 +16,11 @@ use super::{
     Checkpoint, Deed, FailedKey, JobKind, Key, Listing, Progress, Rows, Sweep, SweepError,
     copy::{How, Terms},
     listing::{Source, boxed},
+    rows::said,
     sweep::{Failed, Item, Job, LOOK, Listed, Pace, Run, Start, Tally, Trouble},
 };
 use crate::{
+    BoxError,
     flag::{ConfigError, MigrationHandle, Reason},
     stage::Side,
 };
@@ -171,9 +173,9 @@ pub enum Uncounted {
     /// Meanwhile a write went wrong on that side and left no dirty key, or the flag
     /// moved: nobody knows what was undone. Run it again.
     Voided,
-    /// Not all keys were visited: the target's were not listed, and it was not found
-    /// empty.
-    OneListing,
+    /// Another process obeys the same flag, so nothing can be put on record. Run it
+    /// again, or a [`Verify`](super::Verify), when that one has ended.
+    Shared,
 }
 
 impl Uncounted {
@@ -184,7 +186,7 @@ impl Uncounted {
             Self::FailedKeys => "keys have failed",
             Self::Differences => "keys differ",
             Self::Voided => "the flag moved, or a write failed without a key",
-            Self::OneListing => "the target's own keys were not visited",
+            Self::Shared => "another process obeys the same flag",
         }
     }
 }
@@ -244,7 +246,7 @@ impl<R: Rows> Backfill<R> {
     where
         S: Stream<Item = Result<K, E>> + Send + 'static,
         K: Into<Key> + 'static,
-        E: fmt::Display + 'static,
+        E: Into<BoxError> + 'static,
     {
         self.source = Some(Source::Streams(Arc::new(move |side| boxed(streams(side)))));
         self
@@ -265,7 +267,7 @@ impl<R: Rows> Backfill<R> {
     where
         S: Stream<Item = Result<K, E>> + Send + 'static,
         K: Into<Key> + 'static,
-        E: fmt::Display + 'static,
+        E: Into<BoxError> + 'static,
     {
         self.source = Some(Source::Changed(Arc::new(move |since| boxed(changed(since)))));
         self
@@ -305,7 +307,8 @@ impl<R: Rows> Backfill<R> {
     /// waits until it has gone). That process must write with
     /// [`AuthorityFirst`](crate::WriteOrder::AuthorityFirst), and rows as a whole: then
     /// the copy's reading again covers it. Increments it does not cover; only a
-    /// version that the stores check does.
+    /// version that the stores check does. The side counts as synced only once that
+    /// process has ended: [`Uncounted::Shared`].
     pub const fn beside_other_processes(mut self) -> Self {
         self.beside_others = true;
         self
@@ -415,8 +418,7 @@ impl<R: Rows> Backfill<R> {
         } else if failed.count() > 0 {
             Some(Uncounted::FailedKeys)
         } else {
-            let synced = attest(&self.handle, from.other(), span, self.beside_others).await?;
-            (!synced).then_some(Uncounted::Voided)
+            attest(&self.handle, from.other(), span, self.beside_others).await?
         };
         let report = report(from, tally, failed, began.elapsed(), resumed, uncounted);
         tracing::info!(
@@ -513,19 +515,22 @@ impl Source {
     }
 }
 
-/// Puts on record that a side is synced; waits for other processes to go, unless the
-/// run does not mind them.
+/// Puts on record that a side is synced, or says why not. Waits for other processes to
+/// go, unless the run does not mind them.
 pub(super) async fn attest(
     handle: &MigrationHandle,
     side: Side,
     span: u64,
     beside_others: bool,
-) -> Result<bool, SweepError> {
+) -> Result<Option<Uncounted>, SweepError> {
     loop {
         match handle.core.attest(side, span).await {
-            Ok(synced) => return Ok(synced),
+            Ok(synced) => return Ok((!synced).then_some(Uncounted::Voided)),
             Err(blocked) => match blocked.reasons() {
-                [Reason::Shared | Reason::Follower] if !beside_others => sleep(LOOK).await,
+                [Reason::Shared | Reason::Follower] if beside_others => {
+                    return Ok(Some(Uncounted::Shared));
+                }
+                [Reason::Shared | Reason::Follower] => sleep(LOOK).await,
                 [Reason::ShutDown] => return Err(SweepError::ShutDown),
                 _ => return Err(SweepError::Blocked(blocked)),
             },
@@ -570,8 +575,7 @@ struct CopyJob<R> {
 
 impl<R: Rows> CopyJob<R> {
     async fn would(&self, item: &Item) -> Result<Deed, String> {
-        let read =
-            async |side| self.rows.read(side, &item.key).await.map_err(|error| error.to_string());
+        let read = async |side| self.rows.read(side, &item.key).await.map_err(said);
         let (row, there) = (read(self.from).await?, read(self.from.other()).await?);
         Ok(match row {
             row if row == there => Deed::Unchanged,
@@ -597,7 +601,7 @@ impl<R: Rows> Job for CopyJob<R> {
         if item.listed == Listed::Leftover {
             // All that the source has was copied before.
             let read = self.rows.read(self.from, &item.key).await;
-            if read.map_err(|error| Trouble::Failed(error.to_string()))?.is_some() {
+            if read.map_err(|error| Trouble::Failed(said(error)))?.is_some() {
                 return Ok(Deed::Unchanged);
             }
         }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::Key;
+use super::{Key, StoredMark};
 use crate::stage::{RightSide, Side, Stage};
 
 /// One dirty key.
@@ -59,14 +59,6 @@ pub(crate) enum Marked {
     Conflict,
     /// The set is full. The caller must un-sync the side that is wrong.
     Full,
-}
-
-/// A dirty mark as it is kept on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StoredMark {
-    pub(crate) right: RightSide,
-    pub(crate) marks: u64,
-    pub(crate) since: SystemTime,
 }
 
 /// The set of dirty keys, bounded.

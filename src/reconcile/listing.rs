@@ -4,8 +4,8 @@ use std::{fmt, pin::Pin, sync::Arc, time::SystemTime};
 
 use futures_core::Stream;
 
-use super::Key;
-use crate::{flag::BoxFuture, stage::Side};
+use super::{Key, rows::said};
+use crate::{BoxError, flag::BoxFuture, stage::Side};
 
 /// The keys of each side, page by page.
 ///
@@ -41,7 +41,7 @@ use crate::{flag::BoxFuture, stage::Side};
 /// ```
 pub trait Listing: Send + Sync + 'static {
     /// Why a side's keys could not be listed.
-    type Error: fmt::Display + Send + 'static;
+    type Error: Into<BoxError> + Send + 'static;
 
     /// Up to `limit` keys of `side` behind `after` (`None`: from the start). None at
     /// all: there are no more.
@@ -119,9 +119,7 @@ impl<L: Listing> Pages for L {
         after: Option<&'a Key>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Key>, String>> {
-        Box::pin(async move {
-            Listing::page(self, side, after, limit).await.map_err(|error| error.to_string())
-        })
+        Box::pin(async move { Listing::page(self, side, after, limit).await.map_err(said) })
     }
 
     fn count(&self, side: Side) -> BoxFuture<'_, Option<u64>> {
@@ -134,7 +132,7 @@ pub(super) fn boxed<S, K, E>(stream: S) -> KeyStream
 where
     S: Stream<Item = Result<K, E>> + Send + 'static,
     K: Into<Key>,
-    E: fmt::Display,
+    E: Into<BoxError>,
 {
     Box::pin(Texts { stream: Box::pin(stream) })
 }
@@ -147,7 +145,7 @@ impl<S, K, E> Stream for Texts<S>
 where
     S: Stream<Item = Result<K, E>>,
     K: Into<Key>,
-    E: fmt::Display,
+    E: Into<BoxError>,
 {
     type Item = Result<Key, String>;
 
@@ -158,6 +156,6 @@ where
         self.stream
             .as_mut()
             .poll_next(cx)
-            .map(|next| next.map(|item| item.map(Into::into).map_err(|error: E| error.to_string())))
+            .map(|next| next.map(|item| item.map(Into::into).map_err(said)))
     }
 }

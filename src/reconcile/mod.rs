@@ -18,6 +18,8 @@ mod checkpoint;
 mod copy;
 mod dirty;
 mod dirty_log;
+#[cfg(feature = "journal")]
+mod journal;
 mod key;
 mod listing;
 mod order;
@@ -33,8 +35,12 @@ pub use self::checkpoint::{
 };
 pub use self::copy::{Copied, CopyError};
 pub use self::dirty::DirtyKey;
-pub(crate) use self::dirty::{DirtySet, Marked, StoredMark};
-pub(crate) use self::dirty_log::{Begun, DirtyLog, LogFailed, SideNote};
+pub(crate) use self::dirty::{DirtySet, Marked};
+pub(crate) use self::dirty_log::{
+    Begun, DirtyLog, Found, LogFailed, LogStats, SideNote, StoredMark,
+};
+#[cfg(feature = "journal")]
+pub use self::journal::{Journal, JournalError, JournalErrorKind, JournalMode};
 pub use self::key::{Key, Keys};
 pub use self::listing::Listing;
 pub(crate) use self::order::{KeyOrder, Observation, Place, Turn, Unsure};

@@ -90,13 +90,15 @@ pub struct Rest<Old, New, B> {
     body: std::marker::PhantomData<fn(B)>,
 }
 
+type Address = dyn Fn(Side, &Key) -> Option<Uri> + Send + Sync;
+type ReadAs = dyn Fn(Side, RestRow) -> RestRow + Send + Sync;
 type Put = dyn Fn(Side, &Key, &RestRow) -> Option<Request<Bytes>> + Send + Sync;
 type Prepare = dyn Fn(Side, &Key, &mut Request<Bytes>) + Send + Sync;
 
 #[derive(Clone, Default)]
 struct Hooks {
-    uri: Option<Arc<dyn Fn(Side, &Key) -> Option<Uri> + Send + Sync>>,
-    read_as: Option<Arc<dyn Fn(Side, RestRow) -> RestRow + Send + Sync>>,
+    uri: Option<Arc<Address>>,
+    read_as: Option<Arc<ReadAs>>,
     put: Option<Arc<Put>>,
     prepare: Option<Arc<Prepare>>,
 }

@@ -1,9 +1,9 @@
 //! How one key is read and written on each side, behind the layer's back.
 
-use std::{fmt, sync::Arc};
+use std::{fmt::Write, sync::Arc};
 
 use super::Key;
-use crate::{compare::Diff, stage::Side};
+use crate::{BoxError, compare::Diff, stage::Side};
 
 /// How a row is read and written on each side: what copying, repairing,
 /// backfilling and verifying are made of.
@@ -77,8 +77,9 @@ use crate::{compare::Diff, stage::Side};
 pub trait Rows: Send + Sync + 'static {
     /// The state of one key, in a form that both sides can be read into.
     type Row: PartialEq + Send + Sync + 'static;
-    /// Why a side could not be read or written.
-    type Error: fmt::Display + Send + 'static;
+    /// Why a side could not be read or written. Reports and logs show it with its
+    /// sources.
+    type Error: Into<BoxError> + Send + 'static;
 
     /// The key's present state on `side`; `None`: there is none.
     fn read(
@@ -105,6 +106,18 @@ pub trait Rows: Send + Sync + 'static {
         let _ = key;
         default_diff(authority, other)
     }
+}
+
+/// An error with its sources: some say no more than "db error" by themselves.
+pub(super) fn said(error: impl Into<BoxError>) -> String {
+    let error = error.into();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// What differs as far as `==` tells.

@@ -19,9 +19,11 @@ use super::{
     backfill::attest,
     copy::{How, Terms},
     listing::{Source, boxed},
+    rows::said,
     sweep::{Item, Job, Pace, Run, Start, Trouble},
 };
 use crate::{
+    BoxError,
     compare::Diff,
     flag::{ConfigError, MigrationHandle},
     stage::Side,
@@ -216,7 +218,7 @@ impl<R: Rows> Verify<R> {
     where
         S: Stream<Item = Result<K, E>> + Send + 'static,
         K: Into<Key> + 'static,
-        E: fmt::Display + 'static,
+        E: Into<BoxError> + 'static,
     {
         self.source = Some(Source::Streams(Arc::new(move |side| boxed(streams(side)))));
         self
@@ -321,8 +323,7 @@ impl<R: Rows> Verify<R> {
         } else if tally.get(Deed::Differing) > 0 {
             Some(Uncounted::Differences)
         } else {
-            let synced = attest(&self.handle, from.other(), span, self.beside_others).await?;
-            (!synced).then_some(Uncounted::Voided)
+            attest(&self.handle, from.other(), span, self.beside_others).await?
         };
         let Findings { differing, fields } = std::mem::take(&mut *locked(&findings));
         let report = VerifyReport {
@@ -391,10 +392,10 @@ struct CompareJob<R> {
 impl<R: Rows> CompareJob<R> {
     async fn compare(&self, key: &Key, pace: &Pace) -> Result<Diff, String> {
         let began = Instant::now();
-        let row = self.rows.read(self.from, key).await.map_err(|error| error.to_string())?;
+        let row = self.rows.read(self.from, key).await.map_err(said)?;
         pace.took(began.elapsed());
         let there = self.rows.read(self.from.other(), key).await;
-        let there = there.map_err(|error| error.to_string())?;
+        let there = there.map_err(said)?;
         Ok(self.rows.compare(key, row.as_ref(), there.as_ref()))
     }
 

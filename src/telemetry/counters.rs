@@ -85,6 +85,10 @@ reasons! {
         /// 503. `RequireBoth` is in force and there is no room for the other
         /// leg. Neither side has seen the request.
         Overloaded = "overloaded",
+        /// 503. The [journal](crate::HandleBuilder) cannot note the write before its
+        /// legs begin, and the flag's record cannot be told so. Neither side has seen
+        /// the request.
+        Journal = "journal",
         /// 503. `RequireBoth` is in force and the legs did not agree: one side
         /// may have the write. The keys are dirty.
         PartialWrite = "partial_write",

@@ -51,6 +51,11 @@
 //! | `tower_migration_checkpoints_failed_total` | counter | – | checkpoints that could not be written |
 //! | `tower_migration_dirty_oldest_seconds` | gauge | `right` | age of the oldest dirty key, 0 where there is none |
 //! | `tower_migration_dirty_parked` | gauge | – | dirty keys that a repair tries rarely only |
+//! | `tower_migration_journal_commits_total` | counter | – | commits of the journal, each with one fsync |
+//! | `tower_migration_journal_rows_total` | counter | – | rows written or removed by them |
+//! | `tower_migration_journal_waiting` | gauge | – | writes that wait for a commit |
+//! | `tower_migration_journal_begun` | gauge | – | keys noted as begun: of writes that run, and of those that ended a moment ago |
+//! | `tower_migration_journal_failed` | gauge | – | 1 once the journal has failed |
 //! | `tower_migration_repairs_total` | counter | `result` | tries of a repair: see [`RepairEnd`] |
 //! | `tower_migration_observer_panics_total` | counter | – | panics in an [`Observer`](crate::Observer) |
 //!

@@ -13,7 +13,7 @@ use super::{BUCKETS, Counters, LegFault, Refused, RepairEnd, SkippedLeg, histogr
 use crate::{
     compare::{FailReason, InconclusiveReason, SkipReason},
     flag::{AlarmReason, End, Kind, Ledger},
-    reconcile::{Deed, JobKind, Progress},
+    reconcile::{Deed, JobKind, LogStats, Progress},
     stage::{Outcome, Side, Stage, SyncState, SyncTable},
 };
 
@@ -37,6 +37,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) parked: usize,
     /// Of each kind of run, the one that goes on or the last one.
     pub(crate) sweeps: [Option<Progress>; JobKind::ALL.len()],
+    /// Its numbers, and whether it has failed.
+    pub(crate) journal: Option<(LogStats, bool)>,
     pub(crate) captured_bytes: usize,
     pub(crate) buffered_bytes: usize,
     pub(crate) upgraded: [usize; 2],
@@ -173,6 +175,14 @@ impl Snapshot<'_> {
             self.level("tower_migration_dirty_oldest_seconds", label, oldest);
         }
         self.level("tower_migration_dirty_parked", [], self.parked as f64);
+        if let Some((stats, failed)) = self.journal {
+            let count = |name, count| counter!(name, self.labels([])).absolute(count);
+            count("tower_migration_journal_commits_total", stats.commits);
+            count("tower_migration_journal_rows_total", stats.rows);
+            self.level("tower_migration_journal_waiting", [], stats.waiting as f64);
+            self.level("tower_migration_journal_begun", [], stats.begun as f64);
+            self.level("tower_migration_journal_failed", [], f64::from(u8::from(failed)));
+        }
         for (job, progress) in JobKind::ALL.iter().zip(self.sweeps) {
             let Some(progress) = progress else {
                 continue;
@@ -356,6 +366,11 @@ fn describe() {
         "age of the oldest dirty key"
     );
     describe_gauge!("tower_migration_dirty_parked", "dirty keys that are rarely tried only");
+    describe_counter!("tower_migration_journal_commits_total", "commits of the journal");
+    describe_counter!("tower_migration_journal_rows_total", "rows that they have changed");
+    describe_gauge!("tower_migration_journal_waiting", "writes that wait for a commit");
+    describe_gauge!("tower_migration_journal_begun", "keys noted as begun");
+    describe_gauge!("tower_migration_journal_failed", "1 the journal has failed");
     describe_counter!("tower_migration_repairs_total", "tries of a repair");
     describe_counter!("tower_migration_observer_panics_total", "panics in an observer");
 }

@@ -115,7 +115,11 @@ impl Commit {
                 let held = held.map_or(Duration::ZERO, |since| since.elapsed());
                 return Err(vec![Reason::HoldTooLong { writes: 0, held, oldest: None }]);
             }
-            let saved = core.save(to, limit).await;
+            // Notes of this stage must not be found in the next one. A journal that
+            // hangs does not keep the flag.
+            let began = Instant::now();
+            core.flush_log(limit / 4).await;
+            let saved = core.save(to, limit.saturating_sub(began.elapsed())).await;
             let (epoch, stored) = match saved {
                 Ok(saved) if still_held(&core) => saved,
                 Ok((_, stored)) => {

@@ -14,7 +14,7 @@ use tokio::{
 use super::{Turn, first_of};
 use crate::{
     flag::{
-        Core, Record, StoreError, StoreErrorKind, asking::AbortOnDrop, core::locked,
+        Core, JournalNote, Record, StoreError, StoreErrorKind, asking::AbortOnDrop, core::locked,
         gate::Position, later,
     },
     reconcile::RightSide,
@@ -36,13 +36,18 @@ pub(super) struct NotSaved {
 pub(in crate::flag) struct Stored {
     epoch: u64,
     sync: SyncTable,
+    journal: Option<JournalNote>,
     /// The newest record that was tried since, without a word from the store.
     tried: Option<u64>,
 }
 
 impl Stored {
-    pub(in crate::flag) const fn new(epoch: u64, sync: SyncTable) -> Self {
-        Self { epoch, sync, tried: None }
+    pub(in crate::flag) const fn new(
+        epoch: u64,
+        sync: SyncTable,
+        journal: Option<JournalNote>,
+    ) -> Self {
+        Self { epoch, sync, journal, tried: None }
     }
 
     /// Whether the record that was found is one of this instance's own.
@@ -62,11 +67,17 @@ impl Core {
         let right_on = Side::ALL.map(|side| any(RightSide::Is(side)));
         let sync = self.sync().recorded(at.stage, right_on, any(RightSide::Conflict));
         drop(dirty);
-        if at.stage.is_two_sided() && self.exited.load(Ordering::SeqCst) && !self.is_settled() {
+        if self.is_exit_unsettled(at) {
             sync.with(at.stage.authority(), SyncState::Unsynced)
         } else {
             sync
         }
+    }
+
+    /// Whether writes that began before an emergency exit may still fail on the side
+    /// that it made the authority.
+    pub(in crate::flag) fn is_exit_unsettled(&self, at: Position) -> bool {
+        at.stage.is_two_sided() && self.exited.load(Ordering::SeqCst) && !self.is_settled()
     }
 
     fn compose(&self, at: Position, clean: bool) -> Record {
@@ -78,7 +89,7 @@ impl Core {
             ramp: at.share,
             seed: self.seed(),
             spans: self.spans(),
-            journal: None,
+            journal: self.journal_note(at),
             forced: locked(&self.forced).clone(),
             written: SystemTime::now(),
         }
@@ -121,7 +132,7 @@ impl Core {
 
     /// Takes the record over that another instance has written last.
     pub(in crate::flag) async fn record_takeover(&self, replaces: u64) -> Result<(), StoreError> {
-        *self.saving.lock().await = Stored::new(replaces, self.sync());
+        *self.saving.lock().await = Stored::new(replaces, self.sync(), None);
         let at = self.word().position();
         let saved = self.save(at, self.options.step_deadline).await;
         saved.map(drop).map_err(|failed| failed.error)
@@ -141,7 +152,7 @@ impl Core {
             let Some(record) = compose(&stored) else {
                 return Ok((stored.epoch, stored));
             };
-            let (epoch, sync) = (record.epoch, record.sync);
+            let (epoch, sync, journal) = (record.epoch, record.sync, record.journal);
             stored.tried = Some(epoch);
             let (store, replaces) = (Arc::clone(&self.store), stored.epoch);
             // In a task: a store that panics must not take the step with it.
@@ -149,7 +160,9 @@ impl Core {
                 AbortOnDrop(tokio::spawn(async move { store.save(replaces, record).await }));
             match (&mut task.0).await {
                 Ok(Ok(())) => {
-                    *stored = Stored::new(epoch, sync);
+                    *stored = Stored::new(epoch, sync, journal);
+                    self.journal_on_record.store(journal.is_some(), Ordering::SeqCst);
+                    self.saved.notify_waiters();
                     Ok((epoch, stored))
                 }
                 Ok(Err(error)) if error.kind() == StoreErrorKind::Unknown => Err(unknown(error)),
@@ -184,7 +197,7 @@ impl Core {
         };
         match found {
             Some(record) if stored.knows(record.epoch) => {
-                *stored = Stored::new(record.epoch, record.sync);
+                *stored = Stored::new(record.epoch, record.sync, record.journal);
                 Ok(())
             }
             found => {
@@ -271,7 +284,9 @@ impl Core {
                 }
                 let compose = |stored: &Stored| {
                     let at = core.word().position();
-                    (stored.sync != core.recorded_sync(at)).then(|| core.compose(at, false))
+                    let known = (stored.sync, stored.journal);
+                    let now = (core.recorded_sync(at), core.journal_note(at));
+                    (known != now).then(|| core.compose(at, false))
                 };
                 match core.write(compose, core.options.step_deadline).await {
                     Ok(_) => return,

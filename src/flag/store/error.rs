@@ -147,6 +147,14 @@ pub enum OpenError {
     /// The store could not be read or written. The stage is unknown, so nothing
     /// may be served: mend the store and start again.
     Store(StoreError),
+    /// The journal of dirty keys is damaged, missing, or not the one that the
+    /// record names. Nothing may be served before somebody has said what to do.
+    Journal {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The store holds no record. Creating one is an explicit act of the
     /// store's own constructor: if this migration has run before, its record
     /// is missing.
@@ -159,6 +167,9 @@ impl fmt::Display for OpenError {
             Self::Config(_) => f.write_str("the handle's configuration cannot work"),
             Self::Store(error) => {
                 write!(f, "the flag cannot be opened: {error} ({})", error.lifted_by())
+            }
+            Self::Journal { what, hint } => {
+                write!(f, "the flag cannot be opened: {what} ({hint})")
             }
             Self::Missing => f.write_str(
                 "the store holds no record of the flag: create one only if this migration has \
@@ -173,7 +184,7 @@ impl Error for OpenError {
         match self {
             Self::Config(error) => Some(error),
             Self::Store(error) => Some(error),
-            Self::Missing => None,
+            Self::Journal { .. } | Self::Missing => None,
         }
     }
 }

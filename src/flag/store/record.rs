@@ -82,12 +82,20 @@ pub struct JournalNote {
 
 impl Spans {
     pub(crate) fn new() -> Self {
-        Self { old: Self::fresh(), new: Self::fresh() }
+        let number = Self::after(0);
+        Self { old: number, new: number }
     }
 
-    /// A number that no span has had.
-    pub(crate) fn fresh() -> u64 {
-        fastrand::u64(..)
+    /// A number that no span has had, after this one. They grow: of two that processes
+    /// have drawn apart the greater one counts, and is neither's old one.
+    pub(crate) fn after(number: u64) -> u64 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_micros()).unwrap_or_default();
+        now.max(number.saturating_add(1))
+    }
+
+    pub(crate) fn void_all(&mut self) {
+        Side::ALL.into_iter().for_each(|side| self.void(side));
     }
 
     /// The number of `side`.
@@ -99,10 +107,10 @@ impl Spans {
         }
     }
 
-    fn void(&mut self, side: Side) {
+    pub(crate) fn void(&mut self, side: Side) {
         match side {
-            Side::Old => self.old = Self::fresh(),
-            Side::New => self.new = Self::fresh(),
+            Side::Old => self.old = Self::after(self.old),
+            Side::New => self.new = Self::after(self.new),
         }
     }
 }

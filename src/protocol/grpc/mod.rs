@@ -14,7 +14,7 @@
 //! | `BodyTooLarge` | `RESOURCE_EXHAUSTED` | nothing was written |
 //! | `BodyTimeout` | `DEADLINE_EXCEEDED` | nothing was written |
 //! | `BodyBroken` | `CANCELLED` | nothing was written |
-//! | `BufferedBytes`, `Overloaded`, `AuthorityNotReady` | `UNAVAILABLE` | nothing was written |
+//! | `BufferedBytes`, `Overloaded`, `Journal`, `AuthorityNotReady` | `UNAVAILABLE` | nothing was written |
 //! | `StreamClosed` | `UNAVAILABLE` | it may have been applied in part: reconnect |
 //! | `PartialWrite` | `UNAVAILABLE` | told not to: it may have been applied in part |
 //! | `AuthorityTimeout` | `DEADLINE_EXCEEDED` | told not to: it may have been applied |

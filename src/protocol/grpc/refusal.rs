@@ -18,6 +18,7 @@ const fn code(reason: Refused) -> Code {
         Refused::BodyBroken => Code::Cancelled,
         Refused::BufferedBytes
         | Refused::Overloaded
+        | Refused::Journal
         | Refused::PartialWrite
         | Refused::StreamClosed
         | Refused::AuthorityNotReady => Code::Unavailable,
@@ -85,6 +86,7 @@ mod tests {
             (BodyBroken, Code::Cancelled, false),
             (BufferedBytes, Code::Unavailable, false),
             (Overloaded, Code::Unavailable, false),
+            (Journal, Code::Unavailable, false),
             (PartialWrite, Code::Unavailable, true),
             (StreamClosed, Code::Unavailable, false),
             (AuthorityTimeout, Code::DeadlineExceeded, true),

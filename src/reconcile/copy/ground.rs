@@ -112,7 +112,7 @@ pub(super) struct Unfinished<'a> {
     pub(super) looks: bool,
     pub(super) held: Option<(Admitted, Place, Option<Place>)>,
     /// Its note in the journal, for whoever finds it half written after a crash.
-    pub(super) begun: Option<Begun>,
+    pub(super) _begun: Option<Begun>,
     pub(super) end: CopyEnd,
 }
 

@@ -1,6 +1,6 @@
 //! Copying one row, with its place in hand.
 
-use std::{fmt, sync::Mutex, sync::PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
@@ -9,6 +9,7 @@ use crate::{
     flag::MigrationHandle,
     reconcile::{
         Key, Rows,
+        rows::said,
         sweep::{Deed, Pace},
     },
     stage::Side,
@@ -27,50 +28,34 @@ pub(in crate::reconcile) struct How {
     pub(in crate::reconcile) rereads: bool,
 }
 
-/// Why a row was not copied.
-pub(super) enum Fault<E> {
-    Rows(E),
-    /// Its source has moved each time, by writers that the layer does not see.
-    Moves,
-}
-
-impl<E: fmt::Display> fmt::Display for Fault<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rows(error) => fmt::Display::fmt(error, f),
-            Self::Moves => f.write_str("its source is written past the layer all the time"),
-        }
-    }
-}
-
 async fn copy_row<R: Rows>(
     rows: &R,
     key: &Key,
     from: Side,
     how: How,
     pace: Option<&Pace>,
-) -> Result<Deed, Fault<R::Error>> {
+) -> Result<Deed, String> {
     let to = from.other();
     let began = Instant::now();
-    let mut row = rows.read(from, key).await.map_err(Fault::Rows)?;
+    let mut row = rows.read(from, key).await.map_err(said)?;
     if let Some(pace) = pace {
         pace.took(began.elapsed());
     }
-    if how.looks_first && rows.read(to, key).await.map_err(Fault::Rows)? == row {
+    if how.looks_first && rows.read(to, key).await.map_err(said)? == row {
         return Ok(Deed::Unchanged);
     }
     for _ in 0..MOVES {
-        rows.write(to, key, row.as_ref()).await.map_err(Fault::Rows)?;
+        rows.write(to, key, row.as_ref()).await.map_err(said)?;
         if !how.rereads {
             return Ok(deed_of(&row));
         }
-        let again = rows.read(from, key).await.map_err(Fault::Rows)?;
+        let again = rows.read(from, key).await.map_err(said)?;
         if again == row {
             return Ok(deed_of(&row));
         }
         row = again;
     }
-    Err(Fault::Moves)
+    Err("its source is written past the layer all the time".to_owned())
 }
 
 const fn deed_of<R>(row: &Option<R>) -> Deed {
@@ -88,8 +73,7 @@ impl MigrationHandle {
     ) -> Result<(Copied, Deed), CopyError<String>> {
         let deed = Mutex::new(Deed::Unchanged);
         let copied = self.run_copy(key, from, how.terms, || async {
-            let done = copy_row(rows, key, from, how, pace).await;
-            let done = done.map_err(|fault| fault.to_string())?;
+            let done = copy_row(rows, key, from, how, pace).await?;
             *deed.lock().unwrap_or_else(PoisonError::into_inner) = done;
             Ok(())
         });

@@ -177,7 +177,8 @@ impl MigrationHandle {
             },
         };
         let (looks, held) = (terms.looks, Some(held));
-        Ok(Unfinished { handle: self, keys, from, looks, held, begun, end: CopyEnd::CutOff })
+        let end = CopyEnd::CutOff;
+        Ok(Unfinished { handle: self, keys, from, looks, held, _begun: begun, end })
     }
 
     /// The key's dirty mark, if it does not speak against the copy.

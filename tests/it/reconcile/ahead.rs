@@ -13,7 +13,6 @@ use tower_migration::{
 };
 
 use super::world::*;
-use crate::support::*;
 
 struct Kept {
     _dir: tempfile::TempDir,
@@ -147,7 +146,7 @@ async fn a_dual_write_queues_behind_a_copy_that_came_before_the_flag() {
     assert!(ended.is_ok() || matches!(ended, Err(SweepError::Moved { .. })), "{ended:?}");
     world.rig.quiesce().await;
     world.handle().shutdown().await;
-    assert_eq!((inner.old().get("/0001"), inner.new().get("/0001")), (Some(&2), Some(&2)));
+    assert_eq!((inner.old().get("/0001"), inner.newer().get("/0001")), (Some(&2), Some(&2)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,7 +59,7 @@ async fn it_begins_once_what_knew_only_old_has_ended() {
     let mut run = Box::pin(backfill.run());
     assert!(timeout(SECOND, &mut run).await.is_err());
     assert_eq!(progress.borrow().phase, Phase::Starting);
-    assert!(world.tables.new().is_empty());
+    assert!(world.tables.newer().is_empty());
     // It lands on old alone, at last.
     world.tables.fill(Side::Old, [(1, 2)]);
     latch.open();
@@ -81,7 +81,7 @@ async fn keys_that_fail_are_tried_again_and_the_rest_goes_on() {
     let failures: Vec<_> = report.failures.iter().map(ToString::to_string).collect();
     assert_eq!(failures, ["/0003: on purpose", "/0020: it panicked"]);
     assert_eq!(world.rig.dirty(), ["/0003", "/0020"], "nor are they forgotten otherwise");
-    assert_eq!(world.tables.new().len(), 38);
+    assert_eq!(world.tables.newer().len(), 38);
 
     world.tables.way(20, None);
     let tables = world.tables.clone();
@@ -289,7 +289,7 @@ async fn a_program_that_writes_the_source_past_the_layer_is_covered_by_reading_a
             tables.fill(Side::New, [(1, 2)]);
         }));
         world.backfill().reread(rereads).run().await.unwrap();
-        let equal = *world.tables.old() == *world.tables.new();
+        let equal = *world.tables.old() == *world.tables.newer();
         assert_eq!(equal, rereads, "without it the copy undoes the newer write");
     }
 }

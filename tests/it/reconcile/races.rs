@@ -111,9 +111,8 @@ async fn client(
 /// Moves the flag, and does what it says to be done first.
 async fn step(world: &World, to: Stage) {
     for _ in 0..2_000 {
-        let blocked = match world.handle().move_to(to).await {
-            Ok(_) => return,
-            Err(blocked) => blocked,
+        let Err(blocked) = world.handle().move_to(to).await else {
+            return;
         };
         for reason in blocked.reasons() {
             match reason {

@@ -167,7 +167,7 @@ async fn a_conflict_is_left_to_a_person_unless_told_otherwise() {
     conflict(&world);
     world.repair().conflicts(Conflicts::TrustAuthority).start().unwrap();
     timeout(SECOND * 10, world.healed()).await.unwrap();
-    assert_eq!(world.tables.new().get(&name(1)), Some(&2), "old is the authority");
+    assert_eq!(world.tables.newer().get(&name(1)), Some(&2), "old is the authority");
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +204,7 @@ async fn one_at_a_time_and_only_until_it_is_stopped() {
     timeout(SECOND * 30, world.handle().shutdown()).await.unwrap();
     world.tables.down(Side::New, false);
     sleep(SECOND * 600).await;
-    assert!(world.tables.new().get(&name(3)).is_none());
+    assert!(world.tables.newer().get(&name(3)).is_none());
     assert_eq!(world.handle().dirty_keys().len(), 1, "not behind the back of the record");
 }
 

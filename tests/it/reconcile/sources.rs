@@ -1,9 +1,6 @@
 //! Where keys come from: listings, streams, one side alone.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::pin::Pin;
 
 use futures_util::{Stream, stream};
 use tower_migration::{
@@ -12,7 +9,6 @@ use tower_migration::{
 };
 
 use super::world::*;
-use crate::support::*;
 
 /// Keys as they come, the last one first.
 fn streamed(

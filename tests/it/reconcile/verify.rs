@@ -27,7 +27,7 @@ async fn it_names_what_differs_and_mends_it_if_asked_to() {
     world.tables.fill(Side::Old, (0..50).map(|key| (key, 1)));
     world.tables.fill(Side::New, (0..50).map(|key| (key, 1)));
     world.tables.fill(Side::New, [(3, 9), (70, 1)]);
-    world.tables.new().remove(&name(4));
+    world.tables.newer().remove(&name(4));
     world.advance().await;
     let report = world.verify().run().await.unwrap();
     assert_eq!((report.equal, report.differ, report.mended), (48, 3, 0));
@@ -142,7 +142,7 @@ async fn a_difference_that_heals_by_itself_is_none() {
     let report = world.verify().run().await.unwrap();
     assert_eq!((report.equal, report.differ), (1, 0));
     // With less patience it is one.
-    world.tables.new().clear();
+    world.tables.newer().clear();
     let report = world.verify().rereads(0, Duration::from_millis(1)).run().await.unwrap();
     assert_eq!((report.equal, report.differ), (0, 1));
 }

@@ -66,7 +66,7 @@ impl Tables {
         self.on(Side::Old)
     }
 
-    pub fn new(&self) -> MutexGuard<'_, Table> {
+    pub fn newer(&self) -> MutexGuard<'_, Table> {
         self.on(Side::New)
     }
 
@@ -96,7 +96,7 @@ impl Tables {
     }
 
     pub fn assert_equal(&self) {
-        assert_eq!(*self.old(), *self.new());
+        assert_eq!(*self.old(), *self.newer());
     }
 
     async fn touch(&self, side: Side, key: &Key) -> Result<(), String> {

@@ -1,0 +1,375 @@
+//! The flag's record and the journal of dirty keys: what they say of each other.
+//!
+//! The record names the journal by its id, and says what holds of the sides if that
+//! journal is there, beside what holds without it. So a journal that is lost, replaced
+//! by another one or left out is noticed, and never taken for an empty one.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::timeout_at;
+
+use super::{Core, JournalNote, OpenError, Record, gate::Position, later, options::Options};
+use crate::{
+    reconcile::{DirtyLog, Found, Marked, RightSide, SideNote},
+    stage::{Side, SyncState},
+};
+
+/// What a process starts from.
+pub(super) struct Inherited {
+    pub(super) record: Record,
+    pub(super) found: Found,
+}
+
+/// What a record means to the process that takes it over, with this journal or none.
+pub(super) fn inherit(
+    record: Record,
+    log: Option<&dyn DirtyLog>,
+    found: Found,
+    given_up: bool,
+) -> Result<Inherited, OpenError> {
+    let alone = |mut record: Record| {
+        if given_up {
+            record.spans.void_all();
+        }
+        let record = record.after_restart();
+        Ok(Inherited { record, found: Found::default() })
+    };
+    match (record.journal, log) {
+        (None, None) => alone(record),
+        (None, Some(_)) if found.is_empty() => alone(record),
+        (None, Some(_)) if given_up => alone(record),
+        (None, Some(_)) => Err(OpenError::journal(
+            "the journal has dirty keys, and the flag's record knows of no journal",
+            "give the journal that belongs to the flag; if these keys are of no interest, \
+             Journal::start_over",
+        )),
+        (Some(note), Some(_)) if found.ids.contains(&note.id) => {
+            Ok(Inherited { record: vouched(record, note, &found), found })
+        }
+        (Some(_), _) if given_up => alone(record),
+        (Some(_), Some(_)) => Err(OpenError::journal(
+            "the journal is not the one that the flag's record names: that one is lost",
+            "put it back; if that cannot be, Journal::start_over, and copy the side that is \
+             unsynced then",
+        )),
+        (Some(_), None) => Err(OpenError::journal(
+            "the flag's record names a journal, and none was given",
+            "give it with HandleBuilder::journal; if it is lost or not wanted any more, \
+             HandleBuilder::without_journal, and copy the side that is unsynced then",
+        )),
+    }
+}
+
+/// The record, with all that the journal knows.
+fn vouched(mut record: Record, note: JournalNote, found: &Found) -> Record {
+    record.sync = note.sync;
+    if !note.before_legs {
+        // A write may be on one side alone, and the journal does not know of it.
+        record = record.after_restart();
+    }
+    for side in Side::ALL {
+        let worse = |record: &mut Record, state: SyncState| {
+            let state = record.sync.get(side).min(state);
+            record.sync = record.sync.with(side, state);
+        };
+        if let Some(SideNote { state, span }) = found.sides[side.index()] {
+            worse(&mut record, state);
+            if span != record.spans.get(side) {
+                record.spans.void(side);
+            }
+        }
+        if found.nameless[side.index()] {
+            worse(&mut record, SyncState::Suspect);
+            record.spans.void(side);
+        }
+    }
+    record
+}
+
+impl Found {
+    fn is_empty(&self) -> bool {
+        self.marks.is_empty() && self.nameless == [false, false]
+    }
+}
+
+impl OpenError {
+    pub(super) fn journal(what: impl Into<String>, hint: &'static str) -> Self {
+        Self::Journal { what: what.into(), hint }
+    }
+}
+
+impl Options {
+    /// Makes this process's journal, and whether whatever was there before is given up.
+    #[cfg(feature = "journal")]
+    pub(super) async fn start_log(
+        &mut self,
+        name: &Arc<str>,
+    ) -> Result<(Option<Arc<dyn DirtyLog>>, bool), OpenError> {
+        let Some(journal) = self.journal.take() else {
+            return Ok((None, self.without_journal));
+        };
+        let given_up = journal.starts_over() || self.without_journal;
+        let name = Arc::clone(name);
+        let started = tokio::task::spawn_blocking(move || journal.start(&name)).await;
+        match started {
+            Ok(Ok(log)) => Ok((Some(log), given_up)),
+            Ok(Err(error)) => Err(OpenError::journal(error.to_string(), error.lifted_by())),
+            Err(panicked) => Err(OpenError::journal(
+                panicked.to_string(),
+                "look for the panic's message, then start again",
+            )),
+        }
+    }
+
+    #[cfg(not(feature = "journal"))]
+    #[expect(clippy::unused_async, reason = "the same call with and without the feature")]
+    pub(super) async fn start_log(
+        &mut self,
+        _: &Arc<str>,
+    ) -> Result<(Option<Arc<dyn DirtyLog>>, bool), OpenError> {
+        Ok((None, self.without_journal))
+    }
+}
+
+/// What dead processes have left in the journal.
+pub(super) async fn adopt(log: Option<&Arc<dyn DirtyLog>>) -> Result<Found, OpenError> {
+    match log {
+        Some(log) => {
+            let found = log.adopt().await;
+            found.map_err(|failed| OpenError::journal(failed.to_string(), failed.lifted_by()))
+        }
+        None => Ok(Found::default()),
+    }
+}
+
+impl Core {
+    /// Takes up what was found: from here on it is this process's own.
+    pub(super) fn restore(&self, found: &Found) {
+        let stage = self.word().stage();
+        for (key, mark) in &found.marks {
+            let mut mark = *mark;
+            let Some(right) = mark.right.entering(stage) else {
+                continue;
+            };
+            mark.right = right;
+            let restored = {
+                let mut dirty = self.dirty();
+                let restored = dirty.restore(key, mark);
+                self.note_in_log(&dirty, key);
+                restored
+            };
+            self.counters.marked(restored);
+            if restored == Marked::Full {
+                for side in Side::ALL.into_iter().filter(|s| right != RightSide::Is(*s)) {
+                    self.unsync(side);
+                }
+            }
+        }
+        Side::ALL.into_iter().for_each(|side| self.note_side(side));
+        if let Some(log) = &self.log {
+            log.took_over(found.round);
+        }
+        if !found.marks.is_empty() {
+            tracing::warn!(
+                target: "tower_migration",
+                migration = %self.name(), keys = found.marks.len(),
+                "dirty keys of an earlier process were found in the journal"
+            );
+            self.dirtied.notify_waiters();
+        }
+    }
+
+    /// So that a crash finds what is known of a side.
+    pub(super) fn note_side(&self, side: Side) {
+        if let Some(log) = &self.log {
+            let note = SideNote { state: self.sync().get(side), span: self.span(side) };
+            log.side(side, note);
+        }
+    }
+
+    /// What the record says of the journal; nothing once it has failed.
+    pub(super) fn journal_note(&self, at: Position) -> Option<JournalNote> {
+        let log = self.log.as_ref().filter(|log| log.failure().is_none())?;
+        let (id, before_legs) = (log.id(), log.marks_before());
+        let mut sync = self.sync().entering(at.stage);
+        if !before_legs && self.is_exit_unsettled(at) {
+            sync = sync.with(at.stage.authority(), SyncState::Unsynced);
+        }
+        Some(JournalNote { id, before_legs, sync })
+    }
+
+    /// A journal that has failed does not vouch for anything: until the record says so
+    /// too, no write may begin. Whether it does; within the hold's time.
+    pub(crate) async fn withdraw_journal(&self) -> bool {
+        let on_record = || self.journal_on_record.load(Ordering::SeqCst);
+        if self.follows() || !on_record() {
+            return true;
+        }
+        self.journal_failed();
+        let withdrawn = async {
+            loop {
+                let saved = self.saved.notified();
+                tokio::pin!(saved);
+                saved.as_mut().enable();
+                if !on_record() {
+                    return;
+                }
+                saved.await;
+            }
+        };
+        timeout_at(later(self.options.hold), withdrawn).await.is_ok()
+    }
+
+    fn journal_failed(&self) {
+        if let Some(failure) = self.log.as_ref().and_then(|log| log.failure())
+            && !self.journal_lamented.swap(true, Ordering::SeqCst)
+        {
+            tracing::error!(
+                target: "tower_migration",
+                migration = %self.name(), error = %failure,
+                "the journal has failed: dirty keys are in memory only from here on, and a crash \
+                 leaves a side unsynced; mend its disk and start the process again"
+            );
+        }
+        self.note_sync();
+    }
+
+    /// Called now and then: nobody may be writing.
+    pub(super) fn look_at_journal(&self) {
+        let failed = self.log.as_ref().is_some_and(|log| log.failure().is_some());
+        if failed && self.journal_on_record.load(Ordering::SeqCst) && !self.follows() {
+            self.journal_failed();
+        }
+    }
+
+    /// Everything up to here is durable, and no write that has ended is noted as begun:
+    /// before a step, so that the next stage finds no notes of this one.
+    pub(super) async fn flush_log(&self, limit: Duration) {
+        if let Some(log) = &self.log
+            && let Ok(Err(failed)) = timeout_at(later(limit), log.flush()).await
+        {
+            tracing::debug!(target: "tower_migration", %failed, "the journal was not flushed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{reconcile::StoredMark, stage::Stage};
+
+    fn record(clean: bool, before_legs: bool) -> Record {
+        let mut record = Record::at(Stage::WriteBoth);
+        record.clean = clean;
+        record.sync = record.sync.with(Side::New, SyncState::Unsynced);
+        let sync = record.sync.with(Side::New, SyncState::Synced);
+        record.journal = Some(JournalNote { id: 7, before_legs, sync });
+        record
+    }
+
+    fn found(ids: &[u64]) -> Found {
+        Found { ids: ids.to_vec(), ..Found::default() }
+    }
+
+    #[derive(Debug)]
+    struct Log;
+
+    impl DirtyLog for Log {
+        fn id(&self) -> u64 {
+            9
+        }
+        fn marks_before(&self) -> bool {
+            true
+        }
+        fn put(&self, _: &crate::reconcile::Key, _: StoredMark) {}
+        fn remove(&self, _: &crate::reconcile::Key) {}
+        fn side(&self, _: Side, _: SideNote) {}
+        fn begin(&self, _: &crate::reconcile::Keys, _: bool, _: Side) -> crate::reconcile::Begun {
+            crate::reconcile::Begun::unnoted()
+        }
+        fn flush(
+            &self,
+        ) -> super::super::BoxFuture<'static, Result<(), crate::reconcile::LogFailed>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+        fn adopt(
+            &self,
+        ) -> super::super::BoxFuture<'static, Result<Found, crate::reconcile::LogFailed>> {
+            Box::pin(std::future::ready(Ok(Found::default())))
+        }
+        fn took_over(&self, _: u64) {}
+        fn failure(&self) -> Option<Arc<str>> {
+            None
+        }
+        fn stats(&self) -> crate::reconcile::LogStats {
+            crate::reconcile::LogStats::default()
+        }
+    }
+
+    fn new_is(inherited: Result<Inherited, OpenError>) -> SyncState {
+        inherited.expect("it can be taken over").record.sync.new
+    }
+
+    #[test]
+    fn a_journal_vouches_after_a_crash_if_it_notes_writes_before_their_legs() {
+        let table = [
+            // clean, before legs: new's state
+            (true, true, SyncState::Synced),
+            (true, false, SyncState::Synced),
+            (false, true, SyncState::Synced),
+            (false, false, SyncState::Unsynced),
+        ];
+        for (clean, before, expected) in table {
+            let inherited = inherit(record(clean, before), Some(&Log), found(&[3, 7]), false);
+            assert_eq!(new_is(inherited), expected, "clean {clean} before {before}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_is_not_there_is_an_error_until_it_is_given_up() {
+        let none = || found(&[]);
+        assert!(inherit(record(true, true), None, none(), false).is_err());
+        assert!(inherit(record(true, true), Some(&Log), found(&[8]), false).is_err());
+        for log in [None, Some(&Log as &dyn DirtyLog)] {
+            let before = record(true, true);
+            let spans = before.spans;
+            let inherited = inherit(before, log, none(), true);
+            let inherited = inherited.expect("given up");
+            assert_eq!(inherited.record.sync.new, SyncState::Unsynced);
+            assert_ne!(inherited.record.spans, spans);
+        }
+        let mut unknown = record(true, true);
+        unknown.journal = None;
+        let mark = StoredMark {
+            right: RightSide::Is(Side::Old),
+            marks: 1,
+            since: std::time::SystemTime::now(),
+        };
+        let strange = Found { marks: vec![("/a".into(), mark)], ..found(&[8]) };
+        assert!(inherit(unknown.clone(), Some(&Log), strange.clone(), false).is_err());
+        let given_up = inherit(unknown.clone(), Some(&Log), strange, true);
+        assert!(given_up.is_ok_and(|inherited| inherited.found.marks.is_empty()));
+        assert!(inherit(unknown, Some(&Log), found(&[8]), false).is_ok(), "a new journal");
+    }
+
+    #[test]
+    fn what_the_journal_knows_of_a_side_makes_it_worse_and_voids_checkpoints() {
+        let record = record(false, true);
+        let same = SideNote { state: SyncState::Synced, span: record.spans.new };
+        let with = |sides, nameless| Found { sides, nameless, ..found(&[7]) };
+        let take = |found| {
+            let inherited = inherit(record.clone(), Some(&Log), found, false).expect("vouched");
+            (inherited.record.sync.new, inherited.record.spans.new == record.spans.new)
+        };
+        assert_eq!(take(with([None, Some(same)], [false, false])), (SyncState::Synced, true));
+        let suspect = SideNote { state: SyncState::Suspect, ..same };
+        assert_eq!(take(with([None, Some(suspect)], [false, false])), (SyncState::Suspect, true));
+        let moved = SideNote { span: same.span + 1, ..same };
+        assert_eq!(take(with([None, Some(moved)], [false, false])), (SyncState::Synced, false));
+        assert_eq!(take(with([None, None], [false, true])), (SyncState::Suspect, false));
+        assert_eq!(take(with([None, None], [true, false])), (SyncState::Synced, true));
+    }
+}

@@ -22,6 +22,7 @@ mod child;
 mod clients;
 mod flipper;
 mod history;
+mod journal;
 mod pair;
 mod position;
 mod process;
@@ -61,6 +62,9 @@ fn child() {
     if let Some(task) = child::Task::from_env() {
         child::main(&task);
     }
+    if let Some(task) = journal::Task::from_env() {
+        journal::main(&task);
+    }
 }
 
 #[test]
@@ -85,4 +89,22 @@ fn kills_after_the_emergency_exit_hide_nothing() {
 fn a_follower_takes_over_from_a_process_that_is_killed() {
     let seed = seed();
     run(pair::run(seed, rounds(PAIRS)), seed);
+}
+
+#[test]
+fn what_a_kill_leaves_different_is_found_in_the_journal() {
+    let seed = seed();
+    match journal::run(seed, rounds(ROUNDS), false) {
+        Ok(summary) => println!("seed {seed}: {summary}"),
+        Err(why) => panic!("KILL_SEED={seed}: {why}"),
+    }
+}
+
+#[test]
+fn a_kill_in_a_write_without_a_key_makes_the_side_suspect_and_no_more() {
+    let seed = seed();
+    match journal::run(seed, rounds(ROUNDS), true) {
+        Ok(summary) => println!("seed {seed}: {summary}"),
+        Err(why) => panic!("KILL_SEED={seed}: {why}"),
+    }
 }

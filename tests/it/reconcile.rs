@@ -3,6 +3,7 @@
 mod ahead;
 mod backfill;
 mod checkpoints;
+mod journal;
 mod races;
 mod repair;
 mod rest;

@@ -370,7 +370,7 @@ where
         }
     }
 
-    fn compare(&self, key: &Key, authority: Option<&RestRow>, other: Option<&RestRow>) -> Diff {
+    fn differ(&self, key: &Key, authority: Option<&RestRow>, other: Option<&RestRow>) -> Diff {
         let (Some(authority), Some(other)) = (authority, other) else {
             return default_diff(authority, other);
         };

@@ -102,7 +102,7 @@ pub trait Rows: Send + Sync + 'static {
     ///
     /// By default the rows are compared with `==`, and what differs is called
     /// `row`.
-    fn compare(&self, key: &Key, authority: Option<&Self::Row>, other: Option<&Self::Row>) -> Diff {
+    fn differ(&self, key: &Key, authority: Option<&Self::Row>, other: Option<&Self::Row>) -> Diff {
         let _ = key;
         default_diff(authority, other)
     }
@@ -150,7 +150,7 @@ impl<R: Rows + ?Sized> Rows for Arc<R> {
         (**self).write(side, key, row)
     }
 
-    fn compare(&self, key: &Key, authority: Option<&Self::Row>, other: Option<&Self::Row>) -> Diff {
-        (**self).compare(key, authority, other)
+    fn differ(&self, key: &Key, authority: Option<&Self::Row>, other: Option<&Self::Row>) -> Diff {
+        (**self).differ(key, authority, other)
     }
 }

@@ -35,7 +35,7 @@ const NAMED: usize = 100;
 const FIELDS: usize = 256;
 
 /// Compares every key of both sides while clients go on, with
-/// [`Rows::compare`].
+/// [`Rows::differ`].
 ///
 /// A difference counts only once it was found again, after growing pauses, in moments
 /// in which no write of the key ran on either side: there are no false alarms, however
@@ -396,7 +396,7 @@ impl<R: Rows> CompareJob<R> {
         pace.took(began.elapsed());
         let there = self.rows.read(self.from.other(), key).await;
         let there = there.map_err(said)?;
-        Ok(self.rows.compare(key, row.as_ref(), there.as_ref()))
+        Ok(self.rows.differ(key, row.as_ref(), there.as_ref()))
     }
 
     /// With the key's place in hand: no write of it runs on either side.

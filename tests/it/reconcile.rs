@@ -7,6 +7,7 @@ mod journal;
 mod races;
 mod repair;
 mod rest;
+mod shared;
 mod sources;
 mod verify;
 mod world;

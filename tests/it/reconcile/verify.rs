@@ -184,7 +184,7 @@ impl Rows for Fields {
         unreachable!("a verify does not write")
     }
 
-    fn compare(&self, key: &Key, a: Option<&(u32, u32)>, b: Option<&(u32, u32)>) -> Diff {
+    fn differ(&self, key: &Key, a: Option<&(u32, u32)>, b: Option<&(u32, u32)>) -> Diff {
         let (Some(a), Some(b)) = (a, b) else {
             return Diff::of("row", a.is_some(), b.is_some());
         };

@@ -4,6 +4,8 @@
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod stores;
+
 use std::{
     convert::Infallible,
     fmt,

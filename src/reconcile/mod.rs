@@ -17,6 +17,7 @@ mod backfill;
 mod checkpoint;
 mod copy;
 mod dirty;
+#[cfg_attr(not(feature = "journal"), allow(dead_code, reason = "only a journal makes one"))]
 mod dirty_log;
 #[cfg(feature = "journal")]
 mod journal;

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::{Duration, SystemTime},
 };
 
@@ -20,7 +22,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    flag::MigrationHandle,
+    flag::{BoxFuture, MigrationHandle},
     guard::{CatchPanic, Panicked},
     reconcile::{Checkpoint, JobKind, Key, listing::Source},
     stage::Side,
@@ -30,6 +32,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// How many keys may be under way, or done behind one that is.
 const WINDOW: usize = 20_000;
+/// How many workers share a task.
+const TOGETHER: usize = 8;
 /// How long a run waits before it looks again whether it is alone.
 pub(in crate::reconcile) const LOOK: Duration = Duration::from_millis(250);
 
@@ -180,8 +184,12 @@ impl<J: Job> Run<J> {
     async fn visit(self: &Arc<Self>, feed: Feed, phase: Phase) -> Result<(), SweepError> {
         *self.feed.lock().await = feed;
         let mut workers = JoinSet::new();
-        for _ in 0..self.options.concurrency {
-            workers.spawn(Arc::clone(self).work(phase == Phase::Running));
+        let mut left = self.options.concurrency;
+        while left > 0 {
+            let together = left.min(TOGETHER);
+            let work = || Box::pin(Arc::clone(self).work(phase == Phase::Running)) as _;
+            workers.spawn(all((0..together).map(|_| work()).collect()));
+            left -= together;
         }
         let mut saved = Instant::now();
         loop {
@@ -353,6 +361,17 @@ impl<J: Job> Run<J> {
             );
         }
     }
+}
+
+/// Several workers in one task: a store that answers from another thread then wakes a
+/// task that is under way more often than not, which costs a fraction of waking one that
+/// sleeps.
+async fn all(mut workers: Vec<BoxFuture<'static, ()>>) {
+    poll_fn(|cx| {
+        workers.retain_mut(|worker| worker.as_mut().poll(cx).is_pending());
+        if workers.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 impl Checkpoint {

@@ -1,5 +1,8 @@
 //! Pages to read: none of this is code.
 
+#[doc = include_str!("equal.md")]
+pub mod equal {}
+
 #[cfg(feature = "grpc")]
 #[doc = include_str!("grpc.md")]
 pub mod grpc {}

@@ -11,7 +11,9 @@
 //! | [`Backfill`] | copying all keys | [`Rows`] and a [`Listing`] |
 //! | [`Verify`] | comparing all keys, copying what differs if asked to | [`Rows`] and a [`Listing`] |
 //!
-//! [`Rest`] is `Rows` for HTTP resources.
+//! [`Rest`] is `Rows` for HTTP resources. The page [`docs::equal`](crate::docs::equal)
+//! has the order of things; [`HandleBuilder::journal`](crate::HandleBuilder) keeps dirty
+//! keys over a restart.
 
 mod backfill;
 mod checkpoint;

@@ -12,7 +12,7 @@
 //! curl -X POST http://127.0.0.1:PORT/migration/advance
 //! ```
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -31,25 +31,98 @@ use tower_migration::{
     compare::{Answers, Compare, Diff, ExactBody, Headers, Status},
     gates,
     protocol::{ByMethod, Classify, Head},
+    reconcile::{
+        Backfill, Conflicts, FileCheckpoints, Journal, JournalMode, Key, Listing, Repair, Rest,
+        SlowDown, Sweep, Verify,
+    },
 };
 
-type Things = Arc<RwLock<HashMap<String, String>>>;
+type Things = Arc<RwLock<BTreeMap<String, String>>>;
 
 /// One side: a table of things. The two differ in nothing but their data.
-fn things() -> Router {
+fn things(table: &Things) -> Router {
     let read = async |State(things): State<Things>, Path(id): Path<String>| {
         things.read().await.get(&id).cloned().ok_or(StatusCode::NOT_FOUND)
     };
     let write = async |State(things): State<Things>, Path(id): Path<String>, thing: String| {
         things.write().await.insert(id, thing);
     };
+    let remove = async |State(things): State<Things>, Path(id): Path<String>| {
+        things.write().await.remove(&id).map(drop).ok_or(StatusCode::NOT_FOUND)
+    };
     let search = async |State(things): State<Things>, id: String| {
         things.read().await.contains_key(&id).to_string()
     };
     Router::new()
-        .route("/things/{id}", get(read).put(write))
+        .route("/things/{id}", get(read).put(write).delete(remove))
         .route("/search", post(search))
-        .with_state(Things::default())
+        .with_state(Arc::clone(table))
+}
+
+/// The tables of both sides, old first.
+#[derive(Clone, Default)]
+struct Tables([Things; 2]);
+
+/// Which keys there are: of both sides, so that one which only new has is found too.
+impl Listing for Tables {
+    type Error = BoxError;
+
+    async fn page(
+        &self,
+        side: Side,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Key>, BoxError> {
+        let table = self.0[side as usize].read().await;
+        let behind = table.keys().map(|id| Key::from(&**id)).filter(|key| Some(key) > after);
+        Ok(behind.take(limit).collect())
+    }
+
+    async fn count(&self, side: Side) -> Option<u64> {
+        Some(self.0[side as usize].read().await.len() as u64) // for the time that is left
+    }
+}
+
+/// How a thing is read and written on each side: by its resource.
+type Copies = Rest<Router, Router, Body>;
+
+fn copies(migration: &MigrationHandle, tables: &Tables) -> Copies {
+    let [old, new] = &tables.0;
+    Rest::new(migration, things(old), things(new)) // the whole services, not the layered one
+        .uri(|_, key| format!("/things/{key}").parse().ok()) // where a key's resource is
+        .read_as(|_side, row| row) // brings both sides' forms into one
+        .prepare(|_, _, request| drop(request.headers_mut().remove("x-token"))) // credentials
+        .body_limit(64 * 1024) // a larger one cannot be copied
+}
+
+/// Copies all that was there before, then compares it.
+async fn copy(migration: &MigrationHandle, tables: &Tables) -> Result<String, BoxError> {
+    let dir = tempfile::tempdir()?; // a service keeps its checkpoints beside its flag
+    let sweep = |name: &str| -> Result<Sweep, BoxError> {
+        Ok(Sweep::new()
+            .concurrency(8) // keys at once
+            .rate(2_000.0) // keys begun in a second
+            // Makes way when reads of old take so much longer than at their best.
+            .slow_down(SlowDown::new().factor(3.0).floor(Duration::from_millis(10)))
+            .key_timeout(Duration::from_secs(10)) // then the key has failed
+            .attempts(3) // and is tried again, so often in all
+            .retry_pause(Duration::from_millis(100)) // after this pause, doubled each time
+            .failures(1_000) // failed keys that are remembered
+            .checkpoints(FileCheckpoints::at(dir.path().join(name))?) // a restart goes on there
+            .checkpoint_every(Duration::from_secs(5)))
+    };
+    let backfill = Backfill::new(migration, copies(migration, tables))
+        .listing(tables.clone()) // or `streams`, or `changed_since` a run at old-only
+        .sweep(sweep("backfill")?)
+        .reread(true); // covers programs that write old past the layer
+    let copied = backfill.run().await?;
+    let verify = Verify::new(migration, copies(migration, tables))
+        .listing(tables.clone())
+        .sweep(sweep("verify")?)
+        .rereads(1, Duration::from_millis(20)) // before a difference counts
+        .keep(10) // differing keys that the report lists
+        .mend(); // copies what differs
+    Ok(format!("{copied}\n  {}", verify.run().await?))
 }
 
 /// The handle, by which the flag is moved and watched.
@@ -60,6 +133,12 @@ async fn handle(flag: &std::path::Path) -> Result<MigrationHandle, BoxError> {
         .hold(Duration::from_millis(500)) // how long a flip may keep writes waiting
         .step_deadline(Duration::from_secs(5)) // how long a step waits for writes before that
         .linger(Duration::from_secs(2)) // how long a cut-off write may still land
+        // Dirty keys outlive the process, and so do writes that a kill has split.
+        .journal(
+            Journal::create_or_open(flag.with_extension("journal"))?
+                .mode(JournalMode::BeforeLegs) // each write waits for an fsync, shared by all
+                .keep(Duration::from_millis(200)), // hot keys do not: they stay noted so long
+        )
         // A step towards new has to pass these.
         .gate(gates::MinComparisons::new(1)?) // this many shadow reads in the present stage
         .gate(gates::MaxMismatchShare::new(0.9)?) // of which so few differed, for 95 % certain
@@ -78,8 +157,24 @@ async fn handle(flag: &std::path::Path) -> Result<MigrationHandle, BoxError> {
     Ok(migration)
 }
 
+/// Mends dirty keys as they come.
+fn repair(migration: &MigrationHandle, tables: &Tables) -> Result<(), BoxError> {
+    Repair::new(migration, copies(migration, tables))
+        .concurrency(2) // keys at once
+        .rate(500.0) // keys begun in a second
+        .backoff(Duration::from_millis(50), Duration::from_secs(10)) // after a failure
+        .park_after(5) // failures; from there on it is tried rarely
+        .parked_pause(Duration::from_secs(60)) // so rarely
+        .key_timeout(Duration::from_secs(10)) // then the copy has failed
+        .conflicts(Conflicts::TrustAuthority) // where marks name both sides
+        .start()?;
+    Ok(())
+}
+
 /// Both sides behind the handle, and routes to watch and move the flag.
-fn app(migration: &MigrationHandle, old: Router, new: Router) -> Result<Router, BoxError> {
+fn app(migration: &MigrationHandle, tables: &Tables) -> Result<Router, BoxError> {
+    let [old, new] = &tables.0;
+    let (old, new) = (things(old), things(new));
     let limits = Limits::default()
         .body(64 * 1024) // a larger body of a dual write: 413
         .body_timeout(Duration::from_secs(10)) // a slower one: 408
@@ -142,19 +237,26 @@ fn app(migration: &MigrationHandle, old: Router, new: Router) -> Result<Router, 
             "/migration",
             get(async |State(migration): State<MigrationHandle>| migration.status().to_string()),
         )
-        .route("/migration/{step}", post(step))
         .with_state(migration.clone())
+        .route("/migration/{step}", post(step))
+        .with_state((migration.clone(), tables.clone()))
         .fallback_service(layer.layer(old)))
 }
 
 async fn step(
-    State(migration): State<MigrationHandle>,
+    State((migration, tables)): State<(MigrationHandle, Tables)>,
     Path(step): Path<String>,
 ) -> (StatusCode, String) {
+    if step == "copy" {
+        return match copy(&migration, &tables).await {
+            Ok(report) => (StatusCode::OK, report),
+            Err(error) => (StatusCode::CONFLICT, error.to_string()),
+        };
+    }
     let done = match &*step {
         "advance" => migration.advance().await.map(|_| ()),
         "rollback" => migration.rollback().await.map(|_| ()),
-        "synced" => migration.confirm_synced(Side::New).await, // the operator's word
+        "synced" => migration.confirm_synced(Side::New).await, // the operator's word instead
         _ => return (StatusCode::NOT_FOUND, String::new()),
     };
     match done {
@@ -169,8 +271,7 @@ async fn try_out(app: &Router, migration: &MigrationHandle) -> Result<(), BoxErr
         ("PUT /things/fra", "Frankfurt"), // old alone
         ("POST /migration/advance", ""),  // from here on both
         ("POST /migration/advance", ""),  // refused: nobody said that new has the data
-        ("PUT /things/fra", "Frankfurt"), // a program would copy what old has
-        ("POST /migration/synced", ""),
+        ("POST /migration/copy", ""),     // what old has, and then a comparison of all
         ("GET /things/fra", ""),
         ("POST /search", "fra"),
         ("POST /migration/advance", ""), // from here on new answers
@@ -199,7 +300,9 @@ async fn try_out(app: &Router, migration: &MigrationHandle) -> Result<(), BoxErr
 async fn main() -> Result<(), BoxError> {
     let dir = tempfile::tempdir()?; // a service keeps its flag where its data is
     let migration = handle(&dir.path().join("things.flag")).await?;
-    let app = app(&migration, things(), things())?;
+    let tables = Tables::default();
+    let app = app(&migration, &tables)?;
+    repair(&migration, &tables)?;
     if std::env::args().any(|arg| arg == "--serve") {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("http://{}", listener.local_addr()?);

@@ -176,9 +176,12 @@ impl Reason {
             Self::Busy => "wait for the other step to end",
             Self::Overtaken => "ask again if it is still wanted",
             Self::NotSynced { .. } => {
-                "copy or verify the data, then confirm_synced; or use force and accept the holes"
+                "run a Backfill or a Verify, or say confirm_synced if you know better; or use \
+                 force and accept the holes"
             }
-            Self::DirtyKeys { .. } => "copy the dirty keys from the side that is right",
+            Self::DirtyKeys { .. } => {
+                "let a Repair copy the dirty keys, or copy_key each from the side that is right"
+            }
             Self::Conflicts { .. } => "decide with resolve_conflict, then copy",
             Self::NotSettled { .. } => "wait for settled(), and look for hanging requests",
             Self::HoldTooLong { .. } => {

@@ -63,6 +63,7 @@
 //! value.
 
 mod counters;
+mod describe;
 mod histogram;
 mod publish;
 

@@ -1,11 +1,11 @@
 //! The workers, and whoever looks after them.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -25,7 +25,6 @@ use crate::{
     flag::{BoxFuture, MigrationHandle},
     guard::{CatchPanic, Panicked},
     reconcile::{Checkpoint, JobKind, Key, listing::Source},
-    stage::Side,
 };
 
 /// How often progress is told.
@@ -57,26 +56,27 @@ pub(in crate::reconcile) struct Start {
 
 /// One run, from its first key to its last.
 pub(in crate::reconcile) struct Run<J> {
-    handle: MigrationHandle,
-    options: Sweep,
-    job: J,
-    start: Start,
-    pace: Pace,
+    pub(super) handle: MigrationHandle,
+    pub(super) options: Sweep,
+    pub(super) job: J,
+    pub(super) start: Start,
+    pub(super) pace: Pace,
     feed: tokio::sync::Mutex<Feed>,
     state: Mutex<State>,
     /// Told when the window has room again.
     room: Notify,
-    progress: watch::Sender<Progress>,
+    pub(super) progress: watch::Sender<Progress>,
 }
 
-struct State {
-    window: Window,
-    tally: Tally,
-    failed: Failed,
-    retrying: Vec<Key>,
+/// What the workers of a run share.
+pub(super) struct State {
+    pub(super) window: Window,
+    pub(super) tally: Tally,
+    pub(super) failed: Failed,
+    pub(super) retrying: Vec<Key>,
     waiting: usize,
     stop: Option<SweepError>,
-    meter: Meter,
+    pub(super) meter: Meter,
 }
 
 impl<J: Job> Run<J> {
@@ -110,7 +110,7 @@ impl<J: Job> Run<J> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -313,54 +313,6 @@ impl<J: Job> Run<J> {
             waited?;
         }
     }
-
-    fn tell(&self, phase: Phase) {
-        let at_once = self.pace.allowed();
-        let mut state = self.lock();
-        let done = state.tally.sum();
-        let failed = state.failed.count();
-        let rate = state.meter.rate(done);
-        drop(state);
-        self.progress.send_modify(|progress| {
-            let total = progress.total;
-            let rest = total.map(|total| total.saturating_sub(done + failed));
-            let left = rest.filter(|_| rate > 0.0).map(|rest| rest as f64 / rate);
-            let left = left.and_then(|left| Duration::try_from_secs_f64(left).ok());
-            *progress = Progress { phase, done, failed, total, rate, left, at_once };
-        });
-        self.handle.core.note_sweep(self.job.kind(), *self.progress.borrow());
-    }
-
-    /// What the next run goes on from. One that cannot be written costs that run
-    /// time, and this one nothing.
-    async fn save(&self, finished: bool) {
-        let Some(store) = self.options.checkpoints.as_ref().filter(|_| self.start.kept) else {
-            return;
-        };
-        let checkpoint = {
-            let state = self.lock();
-            let again = state.failed.keys.iter().map(|failed| &failed.key);
-            // Until they have been tried, those of the run before are still to do.
-            let before = self.start.checkpoint.again.iter().filter(|_| !finished);
-            let again: BTreeSet<_> = again.chain(&state.retrying).chain(before).cloned().collect();
-            Checkpoint {
-                finished,
-                up_to: state.window.up_to().cloned(),
-                again: again.into_iter().collect(),
-                again_lost: state.failed.lost,
-                tally: state.tally,
-                ..self.start.checkpoint.clone()
-            }
-        };
-        if let Err(error) = store.save(checkpoint).await {
-            self.handle.core.counters.checkpoint_failed();
-            tracing::error!(
-                target: "tower_migration",
-                migration = %self.handle.name(), %error, hint = error.lifted_by(),
-                "a checkpoint could not be written: a run that goes on begins further back"
-            );
-        }
-    }
 }
 
 /// Several workers in one task: a store that answers from another thread then wakes a
@@ -372,31 +324,4 @@ async fn all(mut workers: Vec<BoxFuture<'static, ()>>) {
         if workers.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-}
-
-impl Checkpoint {
-    /// Of a run that begins.
-    pub(in crate::reconcile) fn begin(
-        job: JobKind,
-        handle: &MigrationHandle,
-        from: Side,
-        span: u64,
-    ) -> Self {
-        let word = handle.core.word();
-        Self {
-            job,
-            migration: handle.name().to_owned(),
-            from,
-            stage: word.stage(),
-            epoch: word.epoch(),
-            span,
-            began: SystemTime::now(),
-            finished: false,
-            target_empty: false,
-            up_to: None,
-            again: Vec::new(),
-            again_lost: 0,
-            tally: Tally::default(),
-        }
-    }
 }

@@ -11,9 +11,12 @@ mod options;
 mod pace;
 mod progress;
 mod tally;
+mod told;
+mod walk;
 mod window;
 
-pub(super) use self::engine::{Job, LOOK, Run, Start};
+use self::engine::LOOK;
+pub(super) use self::engine::{Job, Run, Start};
 pub use self::error::SweepError;
 pub(super) use self::error::{Trouble, Wait};
 pub(super) use self::feed::{Item, Listed};
@@ -24,3 +27,4 @@ pub use self::progress::{Phase, Progress};
 pub(crate) use self::tally::DEEDS;
 pub use self::tally::{Deed, FailedKey};
 pub(super) use self::tally::{Failed, Tally};
+pub(super) use self::walk::Walk;

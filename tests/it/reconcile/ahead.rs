@@ -163,3 +163,18 @@ async fn from_new_at_new_only_as_well() {
     assert_eq!(report.uncounted, Some(Uncounted::AheadOfFlag));
     world.tables.assert_equal();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_a_run_ahead_has_written_is_not_the_empty_one_that_was_found() {
+    let (world, kept) = (World::new(), kept());
+    world.tables.fill(Side::Old, (0..5).map(|key| (key, 1)));
+    world.backfill().find_empty().await.unwrap();
+    world.backfill().sweep(kept.sweep.clone()).run().await.unwrap();
+    // Deleted while new was not looked at: only a listing of new finds it.
+    world.rig.ask(change(Method::DELETE, 4, 0)).await;
+    world.advance().await;
+    let error = world.backfill().target_empty().run().await.unwrap_err();
+    assert!(matches!(error, SweepError::NotEmpty(_)), "{error}");
+    assert!(world.backfill().run().await.unwrap().synced);
+    world.tables.assert_equal();
+}

@@ -209,29 +209,10 @@ async fn hooks_translate_addresses_bodies_and_headers() {
     assert!(rest.read(Side::New, &key).await.unwrap() == row, "the same in the common form");
 }
 
-fn says(
-    status: u16,
-) -> Rest<
-    impl tower::Service<
-        Request<Full<Bytes>>,
-        Response = Response<Full<Bytes>>,
-        Error = Infallible,
-        Future = impl Send,
-    > + Clone
-    + Send
-    + Sync
-    + 'static,
-    impl tower::Service<
-        Request<Full<Bytes>>,
-        Response = Response<Full<Bytes>>,
-        Error = Infallible,
-        Future = impl Send,
-    > + Clone
-    + Send
-    + Sync
-    + 'static,
-    Full<Bytes>,
-> {
+type Boxed =
+    tower::util::BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
+
+fn says(status: u16) -> Rest<Boxed, Boxed, Full<Bytes>> {
     let side = service_fn(move |request: Request<Full<Bytes>>| async move {
         let mut response = Response::new(Full::new(Bytes::from("12345")));
         // A PUT is answered as a GET is.
@@ -239,7 +220,8 @@ fn says(
         assert!(request.method() != Method::POST);
         Ok::<_, Infallible>(response)
     });
-    Rest::new(&MigrationHandle::new("test"), side, side)
+    let side = Boxed::new(side);
+    Rest::new(&MigrationHandle::new("test"), side.clone(), side)
 }
 
 #[tokio::test(start_paused = true)]

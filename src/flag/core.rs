@@ -64,6 +64,8 @@ pub(crate) struct Core {
     pub(crate) log: Option<Arc<dyn DirtyLog>>,
     /// Told of each dirty key, for a repair.
     pub(crate) dirtied: Arc<Notify>,
+    /// Told when the last dirty key is clean.
+    pub(super) cleaned: Notify,
     /// Writes that failed on a side without leaving a dirty key, since that
     /// side was last confirmed.
     pub(super) untracked: [AtomicU64; 2],
@@ -175,6 +177,7 @@ impl Core {
             untracked: Default::default(),
             log,
             dirtied: Arc::default(),
+            cleaned: Notify::new(),
             dirty: Mutex::new(DirtySet::new(options.dirty_keys)),
             recent: Mutex::default(),
             forced: Mutex::new(record.forced),

@@ -394,6 +394,31 @@ impl MigrationHandle {
         self.core.list_dirty()
     }
 
+    /// How many keys there are whose two sides may differ. Costs nothing, however many
+    /// that are.
+    #[must_use]
+    pub fn dirty_count(&self) -> usize {
+        self.core.dirty().len()
+    }
+
+    /// Resolves when no key is dirty: once a [`Repair`](crate::reconcile::Repair) has
+    /// mended all of them, at this moment.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
+    pub async fn clean(&self) {
+        loop {
+            let cleaned = self.core.cleaned.notified();
+            tokio::pin!(cleaned);
+            cleaned.as_mut().enable();
+            if self.dirty_count() == 0 {
+                return;
+            }
+            cleaned.await;
+        }
+    }
+
     /// Says that the two sides of a key may differ, and which one is right: the
     /// word of whoever has looked at both rows. It can be copied from there then,
     /// also if that side as a whole is not synced. A key that is marked for the

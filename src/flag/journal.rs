@@ -65,7 +65,7 @@ pub(super) fn inherit(
 
 /// The record, with all that the journal knows.
 fn vouched(mut record: Record, note: JournalNote, found: &Found) -> Record {
-    record.sync = note.sync;
+    (record.sync, record.spans) = (note.sync, note.spans);
     if !note.before_legs {
         // A write may be on one side alone, and the journal does not know of it.
         record = record.after_restart();
@@ -198,7 +198,7 @@ impl Core {
         if !before_legs && self.is_exit_unsettled(at) {
             sync = sync.with(at.stage.authority(), SyncState::Unsynced);
         }
-        Some(JournalNote { id, before_legs, sync })
+        Some(JournalNote { id, before_legs, sync, spans: self.spans() })
     }
 
     /// A journal that has failed does not vouch for anything: until the record says so

@@ -133,6 +133,7 @@ async fn own(
         id: log.id(),
         before_legs: log.marks_before(),
         sync: record.sync,
+        spans: record.spans,
     });
     let (asking, saved) = (Arc::clone(store), record.clone());
     asked(limit, async move { asking.save(replaces, saved).await }).await?;

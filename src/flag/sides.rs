@@ -109,6 +109,9 @@ impl Core {
 
     /// Under the set's lock, so that the log has them in the same order.
     pub(super) fn note_in_log(&self, dirty: &DirtySet, key: &Key) {
+        if dirty.is_empty() {
+            self.cleaned.notify_waiters();
+        }
         if let Some(log) = &self.log {
             match dirty.stored(key) {
                 Some(mark) => log.put(key, mark),

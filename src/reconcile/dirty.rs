@@ -236,6 +236,10 @@ impl DirtySet {
         self.marks.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.marks.len()
+    }
+
     pub(crate) const fn parked(&self) -> usize {
         self.parked
     }

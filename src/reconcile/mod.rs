@@ -16,6 +16,7 @@
 //! keys over a restart.
 
 mod backfill;
+mod breaker;
 mod checkpoint;
 mod copy;
 mod dirty;
@@ -29,6 +30,7 @@ mod order;
 mod repair;
 mod rest;
 mod rows;
+mod stopping;
 mod sweep;
 mod verify;
 
@@ -47,7 +49,7 @@ pub use self::journal::{Journal, JournalError, JournalErrorKind, JournalMode};
 pub use self::key::{Key, Keys};
 pub use self::listing::Listing;
 pub(crate) use self::order::{KeyOrder, Observation, Place, Turn, Unsure};
-pub use self::repair::{Conflicts, Repair, Repairing};
+pub use self::repair::{Conflicts, Repair, RepairCounts, Repairing};
 pub use self::rest::{Rest, RestError, RestRow};
 pub use self::rows::Rows;
 pub(crate) use self::sweep::DEEDS;

@@ -58,6 +58,8 @@ struct Table {
     running: [usize; 2],
     /// Places of running legs without a key, by age.
     keyless: BTreeSet<u64>,
+    /// Places of those that only look. They keep writes out and are none.
+    looking: BTreeSet<u64>,
     /// Running writes that have keys and may learn further ones, by age.
     unsure: BTreeSet<u64>,
     /// Keys whose legs or copies ended while a leg without a key ran, or one that
@@ -85,8 +87,8 @@ impl Entry {
         self.observers == 0 && self.queues.iter().all(VecDeque::is_empty)
     }
 
-    fn has_legs(&self) -> bool {
-        self.queues.iter().any(|queue| !queue.is_empty())
+    fn has_legs(&self, looking: &BTreeSet<u64>) -> bool {
+        self.queues.iter().flatten().any(|id| !looking.contains(id))
     }
 }
 
@@ -115,6 +117,23 @@ pub(crate) struct Place {
     own_ended: Arc<AtomicBool>,
 }
 
+/// How somebody stands in a queue.
+#[derive(Clone, Copy)]
+struct Standing<'a> {
+    /// Set when this leg has ended, and read for the other one of the same write.
+    own_ended: &'a Arc<AtomicBool>,
+    peer_ended: &'a Arc<AtomicBool>,
+    absorbable: bool,
+    looks: bool,
+}
+
+impl<'a> Standing<'a> {
+    /// With no leg on the other side.
+    const fn alone(never: &'a Arc<AtomicBool>, looks: bool) -> Self {
+        Self { own_ended: never, peer_ended: never, absorbable: false, looks }
+    }
+}
+
 /// The two places of one write.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -131,6 +150,26 @@ impl KeyOrder {
 
     /// Takes the places of both legs of a write.
     pub(crate) fn take(self: &Arc<Self>, keys: &Keys, authority: Side, limit: usize) -> Places {
+        self.take_both(keys, authority, limit, false)
+    }
+
+    /// As [`take`](Self::take), without a limit, for somebody who may only look.
+    pub(super) fn stand_on_both(
+        self: &Arc<Self>,
+        keys: &Keys,
+        authority: Side,
+        looks: bool,
+    ) -> Places {
+        self.take_both(keys, authority, usize::MAX, looks)
+    }
+
+    fn take_both(
+        self: &Arc<Self>,
+        keys: &Keys,
+        authority: Side,
+        limit: usize,
+        looks: bool,
+    ) -> Places {
         let ended = [Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false))];
         let mut table = self.lock();
         let other = authority.other();
@@ -142,7 +181,8 @@ impl KeyOrder {
             let peer = &ended[side.other().index()];
             let role = if side == other { Role::Other } else { Role::Authority };
             let absorbable = is_absorbable(role, keys.len());
-            self.enqueue(&mut table, keys, side, own, peer, absorbable)
+            let standing = Standing { own_ended: own, peer_ended: peer, absorbable, looks };
+            self.enqueue(&mut table, keys, side, standing)
         };
         Places { authority: place(authority), other: (!full).then(|| place(other)) }
     }
@@ -152,9 +192,26 @@ impl KeyOrder {
     /// The second value says whether somebody was already queued on either side.
     pub(crate) fn take_one(self: &Arc<Self>, keys: &Keys, side: Side) -> (Place, bool) {
         let mut table = self.lock();
-        let busy = keys.iter().any(|key| table.entries.get(key).is_some_and(Entry::has_legs));
+        let busy = |key| table.entries.get(key).is_some_and(|e| e.has_legs(&table.looking));
+        let busy = keys.iter().any(busy);
         let never = Arc::new(AtomicBool::new(false));
-        (self.enqueue(&mut table, keys, side, &never, &never, false), busy)
+        (self.enqueue(&mut table, keys, side, Standing::alone(&never, false)), busy)
+    }
+
+    /// A place for a copy, or for somebody who only looks.
+    pub(super) fn stand(self: &Arc<Self>, keys: &Keys, side: Side, looks: bool) -> Place {
+        let never = Arc::new(AtomicBool::new(false));
+        self.enqueue(&mut self.lock(), keys, side, Standing::alone(&never, looks))
+    }
+
+    /// The age that the next leg gets.
+    pub(super) fn now(&self) -> u64 {
+        self.lock().next
+    }
+
+    /// Whether a leg without a key runs that is older than this.
+    pub(super) fn has_nameless_before(&self, age: u64) -> bool {
+        self.lock().keyless.first().is_some_and(|oldest| *oldest < age)
     }
 
     fn enqueue(
@@ -162,13 +219,16 @@ impl KeyOrder {
         table: &mut Table,
         keys: &Keys,
         side: Side,
-        own_ended: &Arc<AtomicBool>,
-        peer_ended: &Arc<AtomicBool>,
-        absorbable: bool,
+        standing: Standing<'_>,
     ) -> Place {
+        let Standing { own_ended, peer_ended, absorbable, looks } = standing;
         let id = table.next;
         table.next += 1;
-        table.begun += 1;
+        if looks {
+            table.looking.insert(id);
+        } else {
+            table.begun += 1;
+        }
         table.running[side.index()] += 1;
         if keys.is_empty() {
             table.begun_keyless += 1;
@@ -177,13 +237,13 @@ impl KeyOrder {
         let mut behind = 0;
         for key in keys {
             let entry = table.entries.entry(key.clone()).or_default();
-            entry.turns[side.index()] += 1;
+            entry.turns[side.index()] += u64::from(!looks);
             let queue = &mut entry.queues[side.index()];
             behind += usize::from(!queue.is_empty());
             queue.push_back(id);
             for above in key.ancestors() {
                 if let Some(entry) = table.entries.get_mut(above) {
-                    entry.turns[side.index()] += 1;
+                    entry.turns[side.index()] += u64::from(!looks);
                 }
             }
         }
@@ -366,8 +426,11 @@ impl Table {
             self.forget();
         }
         self.places.remove(&id);
+        let looked = self.looking.remove(&id);
         for key in keys {
-            self.touch(key);
+            if !looked {
+                self.touch(key);
+            }
             let Some(entry) = self.entries.get_mut(key) else {
                 continue;
             };

@@ -250,6 +250,10 @@ impl Counters {
         add(&self.repairs[end as usize]);
     }
 
+    pub(crate) fn repairs(&self, end: RepairEnd) -> u64 {
+        self.repairs[end as usize].load(Ordering::Relaxed)
+    }
+
     pub(crate) fn checkpoint_failed(&self) {
         add(&self.checkpoints_failed);
     }

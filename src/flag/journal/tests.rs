@@ -20,7 +20,7 @@ fn record(clean: bool, before_legs: bool) -> Record {
     record.clean = clean;
     record.sync = record.sync.with(Side::New, SyncState::Unsynced);
     let sync = record.sync.with(Side::New, SyncState::Synced);
-    record.journal = Some(JournalNote { id: 7, before_legs, sync });
+    record.journal = Some(JournalNote { id: 7, before_legs, sync, spans: record.spans });
     record
 }
 

@@ -14,8 +14,8 @@ use tokio::{
 use super::{Turn, first_of};
 use crate::{
     flag::{
-        Core, JournalNote, Record, StoreError, StoreErrorKind, asking::AbortOnDrop, core::locked,
-        gate::Position, later,
+        Core, JournalNote, Record, Spans, StoreError, StoreErrorKind, asking::AbortOnDrop,
+        core::locked, gate::Position, later,
     },
     reconcile::RightSide,
     stage::{Side, SyncState, SyncTable},
@@ -80,6 +80,23 @@ impl Core {
         at.stage.is_two_sided() && self.exited.load(Ordering::SeqCst) && !self.is_settled()
     }
 
+    /// Since when what was copied counts, if nobody remembers the dirty keys: a run that
+    /// has passed one of them must not go on from there.
+    fn recorded_spans(&self, at: Position) -> Spans {
+        let dirty = self.dirty();
+        let any = |right| dirty.count(right).0 > 0;
+        let conflict = any(RightSide::Conflict);
+        let mut spans = self.spans();
+        for wrong in Side::ALL {
+            let doubted = conflict || any(RightSide::Is(wrong.other()));
+            let exited = wrong == at.stage.authority() && self.is_exit_unsettled(at);
+            if doubted || exited {
+                spans.void(wrong);
+            }
+        }
+        spans
+    }
+
     fn compose(&self, at: Position, clean: bool) -> Record {
         Record {
             stage: at.stage,
@@ -88,7 +105,7 @@ impl Core {
             clean,
             ramp: at.share,
             seed: self.seed(),
-            spans: self.spans(),
+            spans: self.recorded_spans(at),
             journal: self.journal_note(at),
             forced: locked(&self.forced).clone(),
             written: SystemTime::now(),

@@ -78,6 +78,9 @@ pub struct JournalNote {
     pub before_legs: bool,
     /// What holds of the sides, the journal's dirty keys aside.
     pub sync: SyncTable,
+    /// Since when what was copied counts. (Without the journal it does not, where keys
+    /// were dirty: nobody would know which.)
+    pub spans: Spans,
 }
 
 impl Spans {

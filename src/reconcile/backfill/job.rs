@@ -47,13 +47,6 @@ impl<R: Rows> Job for CopyJob<R> {
         if stage.authority() != self.from || self.how.terms.ahead == stage.is_two_sided() {
             return Err(Trouble::Stop(SweepError::Moved { from: self.from, stage }));
         }
-        if item.listed == Listed::Leftover {
-            // All that the source has was copied before.
-            let read = self.rows.read(self.from, &item.key).await;
-            if read.map_err(|error| Trouble::Failed(said(error)))?.is_some() {
-                return Ok(Deed::Unchanged);
-            }
-        }
         // It was not there a moment ago, or nothing is: it need not be looked for.
         let absent = item.listed == Listed::SourceAlone;
         let how = How { looks_first: !absent, ..self.how };

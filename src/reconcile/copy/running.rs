@@ -68,7 +68,7 @@ impl MigrationHandle {
             admitted.mark.unused();
             return Ok(None);
         }
-        let (mut place, _) = order.take_one(&keys, from.other());
+        let mut place = order.stand(&keys, from.other(), terms.looks);
         place.turn().await;
         // Asked with the place in hand: an exit from here on sees it, and makes
         // the key dirty.
@@ -135,7 +135,7 @@ impl MigrationHandle {
         Fut: Future<Output = Result<(), E>>,
     {
         let keys = Keys::from(key.clone());
-        let mut places = self.core.order.take(&keys, from.other(), usize::MAX);
+        let mut places = self.core.order.stand_on_both(&keys, from.other(), terms.looks);
         places.authority.turn().await;
         if let Some(source) = &mut places.other {
             source.turn().await;

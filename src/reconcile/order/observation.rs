@@ -76,12 +76,13 @@ impl KeyOrder {
         let mut raced = !table.keyless.is_empty();
         let mut turns = Vec::with_capacity(keys.len());
         if keys.is_empty() {
-            raced |= table.running != [0, 0];
+            raced |= table.running.iter().sum::<usize>() > table.looking.len();
         }
         for key in keys {
+            let table = &mut *table;
             let entry = table.entries.entry(key.clone()).or_default();
             entry.observers += 1;
-            raced |= entry.has_legs();
+            raced |= entry.has_legs(&table.looking);
             turns.push(entry.turns);
             raced |= table.legs_below(key);
         }
@@ -103,6 +104,6 @@ impl Table {
         self.entries
             .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
             .take_while(|(below, _)| below.as_str().starts_with(&prefix))
-            .any(|(_, entry)| entry.has_legs())
+            .any(|(_, entry)| entry.has_legs(&self.looking))
     }
 }

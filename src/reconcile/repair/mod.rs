@@ -1,6 +1,5 @@
 //! Mending dirty keys, in the background.
 
-mod breaker;
 mod schedule;
 mod work;
 
@@ -41,7 +40,7 @@ pub enum Conflicts {
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
 /// # runtime.block_on(async {
-/// # use std::{collections::HashMap, convert::Infallible, sync::{Arc, Mutex}, time::Duration};
+/// # use std::{collections::HashMap, convert::Infallible, sync::{Arc, Mutex}};
 /// # use tower_migration::{MigrationHandle, Side, reconcile::{Key, Repair, Rows}};
 /// # #[derive(Default)]
 /// # struct Tables([Mutex<HashMap<String, String>>; 2]);
@@ -68,9 +67,8 @@ pub enum Conflicts {
 ///
 /// // A leg fails, or a person has looked:
 /// migration.mark_dirty(&Key::from("EDDF"), Side::Old);
-/// while !migration.dirty_keys().is_empty() {
-///     tokio::time::sleep(Duration::from_millis(10)).await;
-/// }
+/// migration.clean().await;
+/// assert_eq!(repairing.counts().healed, 1);
 /// repairing.stop().await;
 /// # Ok::<(), tower_migration::ConfigError>(())
 /// # }).unwrap();
@@ -245,6 +243,12 @@ impl Repairing {
         self.shared.retry_parked()
     }
 
+    /// What this handle's repairs have come to so far.
+    #[must_use]
+    pub fn counts(&self) -> RepairCounts {
+        self.shared.counts()
+    }
+
     /// Whether nothing could be copied of late: a side seems to be down, and one key at
     /// a time is tried.
     #[must_use]
@@ -271,6 +275,24 @@ impl fmt::Debug for Repairing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Repairing").field("is_paused", &self.is_paused()).finish_non_exhaustive()
     }
+}
+
+/// What repairs have come to: how many tries ended in which way. See
+/// [`RepairEnd`](crate::telemetry::RepairEnd).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RepairCounts {
+    /// Keys that are clean.
+    pub healed: u64,
+    /// Copies after which a write made the key dirty again.
+    pub again: u64,
+    /// Tries that failed, those that parked a key included.
+    pub failed: u64,
+    /// Keys that were parked.
+    pub parked: u64,
+    /// Conflicts that were decided for the authority.
+    pub decided: u64,
 }
 
 /// Tells that `shutdown` was called.

@@ -1,7 +1,7 @@
 //! Which dirty key is next.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
@@ -22,7 +22,15 @@ pub(super) struct Schedule {
     later: BTreeMap<(Instant, u64), Key>,
     next: u64,
     /// Being copied, or waiting in `later`.
-    known: HashSet<Key>,
+    known: HashMap<Key, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Of the mark that was met.
+    turn: u64,
+    /// Its place in `later`; `None` while it is being copied.
+    waits: Option<(Instant, u64)>,
 }
 
 /// What to do next.
@@ -49,6 +57,9 @@ impl Schedule {
             return Next::Try(key);
         }
         if is_due && let Some((_, key)) = self.later.pop_first() {
+            if let Some(known) = self.known.get_mut(&key) {
+                known.waits = None;
+            }
             return Next::Try(key);
         }
         due.map_or(Next::Idle, Next::Until)
@@ -59,7 +70,16 @@ impl Schedule {
         for (right, walked) in RIGHT.into_iter().zip(&mut self.walked).take(queues) {
             while let Some((turn, key)) = dirty.next_after(right, *walked) {
                 *walked = turn;
-                if self.known.insert(key.clone()) {
+                let Some(known) = self.known.get_mut(&key) else {
+                    self.known.insert(key.clone(), Known { turn, waits: None });
+                    return Some(key);
+                };
+                // Mended by somebody else and dirty anew, or decided, or unparked:
+                // what it waited for is of its former life.
+                let anew = known.turn != turn;
+                known.turn = turn;
+                if anew && let Some(waits) = known.waits.take() {
+                    self.later.remove(&waits);
                     return Some(key);
                 }
             }
@@ -69,7 +89,11 @@ impl Schedule {
 
     pub(super) fn again(&mut self, key: Key, pause: Duration) {
         self.next += 1;
-        self.later.insert((Instant::now() + pause, self.next), key);
+        let waits = (Instant::now() + pause, self.next);
+        if let Some(known) = self.known.get_mut(&key) {
+            known.waits = Some(waits);
+        }
+        self.later.insert(waits, key);
     }
 
     /// The key is clean, as far as its copy knows.
@@ -80,8 +104,12 @@ impl Schedule {
     /// All that wait come at once.
     pub(super) fn hurry(&mut self) {
         let now = Instant::now();
-        let later = std::mem::take(&mut self.later);
-        self.later = later.into_iter().map(|((_, number), key)| ((now, number), key)).collect();
+        for ((_, number), key) in std::mem::take(&mut self.later) {
+            if let Some(known) = self.known.get_mut(&key) {
+                known.waits = Some((now, number));
+            }
+            self.later.insert((now, number), key);
+        }
     }
 }
 

@@ -3,19 +3,18 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{
-    Closing, Conflicts, Options,
-    breaker::Breaker,
+    Closing, Conflicts, Options, RepairCounts,
     schedule::{Next, Schedule},
 };
 use crate::{
@@ -23,7 +22,9 @@ use crate::{
     guard::CatchPanic,
     reconcile::{
         CopyError, Key, Rows,
+        breaker::Breaker,
         copy::{How, Terms},
+        stopping::{either, unless},
     },
     stage::RightSide,
     telemetry::RepairEnd,
@@ -41,8 +42,9 @@ pub(super) struct Shared {
     /// Told of dirty keys, and of whatever else changes what is next.
     news: Arc<Notify>,
     state: Mutex<State>,
-    stopped: AtomicBool,
+    stopped: watch::Sender<bool>,
     closing: Closing,
+    decided: AtomicU64,
 }
 
 struct State {
@@ -64,8 +66,9 @@ impl Shared {
             core: Arc::downgrade(core),
             news: Arc::clone(&core.dirtied),
             state: Mutex::new(state),
-            stopped: AtomicBool::new(false),
+            stopped: watch::Sender::new(false),
             closing: core.closing(),
+            decided: AtomicU64::new(0),
         }
     }
 
@@ -74,12 +77,12 @@ impl Shared {
     }
 
     pub(super) fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
+        self.stopped.send_replace(true);
         self.news.notify_waiters();
     }
 
     fn has_stopped(&self) -> bool {
-        self.stopped.load(Ordering::SeqCst) || *self.closing.borrow()
+        *self.stopped.borrow() || *self.closing.borrow()
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -88,11 +91,23 @@ impl Shared {
 
     pub(super) fn retry_parked(&self) -> usize {
         let unparked = self.core.upgrade().map_or(0, |core| core.dirty().unpark());
-        if unparked > 0 {
-            self.lock().schedule.hurry();
-            self.news.notify_waiters();
-        }
+        self.lock().schedule.hurry();
+        self.news.notify_waiters();
         unparked
+    }
+
+    pub(super) fn counts(&self) -> RepairCounts {
+        let Some(core) = self.core.upgrade() else {
+            return RepairCounts::default();
+        };
+        let count = |end| core.counters.repairs(end);
+        RepairCounts {
+            healed: count(RepairEnd::Healed),
+            again: count(RepairEnd::Again),
+            failed: count(RepairEnd::Failed) + count(RepairEnd::Parked),
+            parked: count(RepairEnd::Parked),
+            decided: self.decided.load(Ordering::Relaxed),
+        }
     }
 
     /// The next key, and when it may be begun; else until when there is none.
@@ -203,8 +218,12 @@ pub(super) async fn work<R: Rows>(rows: Arc<R>, shared: Arc<Shared>, running: Ar
         let until = match shared.next(&strong) {
             Ok((key, begin)) => {
                 let handle = MigrationHandle { core: strong };
-                sleep_until(begin).await;
-                let copied = copy(&handle, &*rows, &key, &shared).await;
+                // Told to stop before it has begun, it does not begin.
+                let stopped = either(shared.stopped.subscribe(), shared.closing.clone());
+                let copied = match unless(stopped, sleep_until(begin)).await {
+                    Some(()) => copy(&handle, &*rows, &key, &shared).await,
+                    None => Err(Ended::Postponed),
+                };
                 shared.ended(&handle.core, key, copied);
                 continue;
             }
@@ -241,6 +260,7 @@ async fn copy<R: Rows>(
                     "a conflict is decided for the authority"
                 );
                 handle.resolve_conflict(key, authority);
+                shared.decided.fetch_add(1, Ordering::Relaxed);
                 authority
             }
         },

@@ -18,19 +18,27 @@ use super::{
     Deed, Failed, Item, Listed, Pace, Phase, Progress, Sweep, SweepError, Tally, Trouble, Wait,
     error::STORE,
     feed::{Feed, Merged},
+    pace::Going,
     progress::Meter,
     window::Window,
 };
 use crate::{
     flag::{BoxFuture, MigrationHandle},
     guard::{CatchPanic, Panicked},
-    reconcile::{Checkpoint, JobKind, Key, listing::Source},
+    reconcile::{
+        Checkpoint, JobKind, Key,
+        breaker::Breaker,
+        listing::Source,
+        stopping::{either, unless},
+    },
 };
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
 /// How many keys may be under way, or done behind one that is.
 const WINDOW: usize = 20_000;
+/// A run does not call a side down for fewer than twice as many failures in a row.
+const AT_LEAST: usize = 16;
 /// How many workers share a task.
 const TOGETHER: usize = 8;
 /// How long a run waits before it looks again whether it is alone.
@@ -65,6 +73,8 @@ pub(in crate::reconcile) struct Run<J> {
     state: Mutex<State>,
     /// Told when the window has room again.
     room: Notify,
+    /// Set when the run is to end: whatever its workers wait for.
+    halt: watch::Sender<bool>,
     pub(super) progress: watch::Sender<Progress>,
 }
 
@@ -75,6 +85,9 @@ pub(super) struct State {
     pub(super) failed: Failed,
     pub(super) retrying: Vec<Key>,
     waiting: usize,
+    breaker: Breaker,
+    /// What the last failure said.
+    says: String,
     stop: Option<SweepError>,
     pub(super) meter: Meter,
 }
@@ -94,6 +107,8 @@ impl<J: Job> Run<J> {
             failed: Failed { keys: Vec::new(), lost: start.checkpoint.again_lost },
             retrying: Vec::new(),
             waiting: 0,
+            breaker: Breaker::new(options.concurrency.max(AT_LEAST)),
+            says: String::new(),
             stop: None,
             meter: Meter::new(done),
         };
@@ -106,6 +121,7 @@ impl<J: Job> Run<J> {
             feed: tokio::sync::Mutex::new(Feed::Given(VecDeque::new())),
             state: Mutex::new(state),
             room: Notify::new(),
+            halt: watch::Sender::new(false),
             progress,
         }
     }
@@ -126,10 +142,12 @@ impl<J: Job> Run<J> {
             if !checkpoint.finished {
                 let feed = match source {
                     Source::Pages(pages) => {
-                        let total = pages.count(from).await;
+                        let count = timeout(self.options.key_timeout, pages.count(from));
+                        let total = self.unless_stopped(count).await?.unwrap_or_default();
                         self.progress.send_modify(|progress| progress.total = total);
                         let after = checkpoint.up_to.as_ref();
-                        Feed::Merged(Box::new(Merged::new(pages, from, *both, after)))
+                        let limit = self.options.key_timeout;
+                        Feed::Merged(Box::new(Merged::new(pages, from, *both, after, limit)))
                     }
                     Source::Streams(streams) => {
                         Feed::streams(streams(from), both.then(|| streams(from.other())))
@@ -140,7 +158,8 @@ impl<J: Job> Run<J> {
             }
             self.retry(&checkpoint.again).await
         };
-        let ended = ended.await;
+        // The user's closures, and what they give, may panic.
+        let ended = CatchPanic::new(ended).await.unwrap_or(Err(SweepError::Panicked));
         self.save(ended.is_ok()).await;
         self.tell(Phase::Ended);
         ended?;
@@ -161,7 +180,7 @@ impl<J: Job> Run<J> {
             // Kept where a checkpoint finds them, until they have been visited.
             self.lock().retrying = failed.iter().map(|failed| failed.key.clone()).collect();
             self.tell(Phase::Retrying);
-            sleep(pause).await;
+            self.unless_stopped(sleep(pause)).await?;
             pause = pause.saturating_mul(2);
             self.visit_again(failed.into_iter().map(|failed| failed.key)).await?;
             self.lock().retrying.clear();
@@ -211,12 +230,20 @@ impl<J: Job> Run<J> {
 
     fn stop(&self, why: SweepError) {
         self.lock().stop.get_or_insert(why);
+        self.halt.send_replace(true);
         self.room.notify_waiters();
+    }
+
+    /// What `work` comes to, unless the run is to end or the handle is shut down.
+    async fn unless_stopped<F: Future>(&self, work: F) -> Result<F::Output, SweepError> {
+        let stopped = either(self.halt.subscribe(), self.handle.core.closing());
+        unless(stopped, work).await.ok_or(SweepError::ShutDown)
     }
 
     async fn work(self: Arc<Self>, in_order: bool) {
         loop {
-            let (item, number) = match self.next(in_order).await {
+            let next = self.unless_stopped(self.next(in_order)).await;
+            let (item, number) = match next.and_then(|next| next) {
                 Ok(Some(next)) => next,
                 Ok(None) => return,
                 Err(why) => return self.stop(why),
@@ -273,6 +300,32 @@ impl<J: Job> Run<J> {
         }))
     }
 
+    /// Waits for the pace, and while a side is down.
+    async fn turn(&self) -> Result<Going<'_>, Trouble> {
+        loop {
+            let going = self.pace.enter().await;
+            let until = {
+                let mut state = self.lock();
+                let until = state.breaker.until();
+                if until.is_none() {
+                    state.breaker.tries();
+                    return Ok(going);
+                }
+                if state.breaker.open_for() > self.options.patience {
+                    let says = state.says.clone();
+                    return Err(Trouble::Stop(SweepError::Down { says }));
+                }
+                state.waiting += 1;
+                until
+            };
+            drop(going);
+            let until = until.map_or(LOOK, |until| until.saturating_duration_since(Instant::now()));
+            let waited = Waited(self);
+            sleep(until.min(LOOK)).await;
+            drop(waited);
+        }
+    }
+
     async fn one(&self, item: &Item) -> Result<Deed, Trouble> {
         let began = Instant::now();
         loop {
@@ -280,7 +333,10 @@ impl<J: Job> Run<J> {
                 // The run's checkpoint must not pass it.
                 return Err(Trouble::Failed("the run has ended before its turn".to_owned()));
             }
-            let going = self.pace.enter().await;
+            let going = match self.unless_stopped(self.turn()).await {
+                Ok(going) => going?,
+                Err(why) => return Err(Trouble::Stop(why)),
+            };
             let one = CatchPanic::new(self.job.one(item, &self.pace));
             let ended = match timeout(self.options.key_timeout, one).await {
                 Ok(Ok(ended)) => ended,
@@ -291,10 +347,22 @@ impl<J: Job> Run<J> {
                 }
             };
             drop(going);
-            let Err(Trouble::NotNow(wait)) = ended else {
-                return ended;
+            let wait = match ended {
+                Err(Trouble::NotNow(wait)) => wait,
+                Err(Trouble::Failed(says)) => {
+                    let mut state = self.lock();
+                    state.breaker.failed();
+                    state.says.clone_from(&says);
+                    return Err(Trouble::Failed(says));
+                }
+                ended => {
+                    self.lock().breaker.healed();
+                    return ended;
+                }
             };
+            self.lock().breaker.postponed();
             self.lock().waiting += 1;
+            let guard = Waited(self);
             let waited = async {
                 match wait {
                     Wait::Settled => {
@@ -309,9 +377,18 @@ impl<J: Job> Run<J> {
                 Ok(())
             }
             .await;
-            self.lock().waiting -= 1;
+            drop(guard);
             waited?;
         }
+    }
+}
+
+/// A worker that waits, until it is dropped.
+struct Waited<'a, J: Job>(&'a Run<J>);
+
+impl<J: Job> Drop for Waited<'_, J> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
     }
 }
 

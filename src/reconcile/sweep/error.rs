@@ -56,6 +56,12 @@ pub enum SweepError {
     /// Everything is copied or compared, but it could not be put on record that the
     /// side is synced.
     Blocked(Blocked),
+    /// Nothing could be copied or compared any more, key after key, for as long as the
+    /// run is [patient](super::Sweep::patience): a side seems to be down.
+    Down {
+        /// What the last key's try said.
+        says: String,
+    },
     /// A part of the run panicked.
     Panicked,
     /// The handle was shut down.
@@ -89,6 +95,7 @@ impl SweepError {
             Self::Store(_) => "mend the flag's store, then run it again: it goes on from there",
             Self::Checkpoint(error) => error.lifted_by(),
             Self::Blocked(_) => "lift what the refusal names, then run it again",
+            Self::Down { .. } => "mend the side, then run it again: it goes on from there",
             Self::Panicked => "look for the panic's message, then run it again",
             Self::ShutDown => "run it again in the next process: it goes on from there",
         }
@@ -116,6 +123,7 @@ impl fmt::Display for SweepError {
             Self::Store(says) => write!(f, "the flag's store fails: {says}"),
             Self::Checkpoint(error) => fmt::Display::fmt(error, f),
             Self::Blocked(blocked) => fmt::Display::fmt(blocked, f),
+            Self::Down { says } => write!(f, "one key after the other has failed: {says}"),
             Self::Panicked => f.write_str("a part of the run panicked"),
             Self::ShutDown => f.write_str("the handle was shut down"),
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::SweepError;
 use crate::{
@@ -29,39 +29,36 @@ pub(in crate::reconcile) struct Item {
 /// Where a key was listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::reconcile) enum Listed {
-    /// Nobody has looked on the target.
+    /// Nobody has looked on the other side.
     Somewhere,
     /// On the source, and not on the target.
     SourceAlone,
     /// On both, or on the target alone, in a walk through both.
     Target,
-    /// By the target, after all that the source has: only what the source lacks is
-    /// of interest.
-    Leftover,
 }
 
 /// The keys of a run, one after the other.
 pub(super) enum Feed {
     Merged(Box<Merged>),
-    Streams { current: KeyStream, next: Option<KeyStream>, listed: Listed },
+    Streams { current: KeyStream, next: Option<KeyStream> },
     Given(VecDeque<Item>),
 }
 
 impl Feed {
     pub(super) fn streams(source: KeyStream, target: Option<KeyStream>) -> Self {
-        Self::Streams { current: source, next: target, listed: Listed::Somewhere }
+        Self::Streams { current: source, next: target }
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<Item>, SweepError> {
         match self {
             Self::Merged(merged) => merged.next().await,
             Self::Given(items) => Ok(items.pop_front()),
-            Self::Streams { current, next, listed } => loop {
+            Self::Streams { current, next } => loop {
                 match poll_fn(|cx| current.as_mut().poll_next(cx)).await {
-                    Some(Ok(key)) => return Ok(Some(Item { key, listed: *listed })),
+                    Some(Ok(key)) => return Ok(Some(Item { key, listed: Listed::Somewhere })),
                     Some(Err(says)) => return Err(SweepError::Keys { side: None, says }),
                     None => match next.take() {
-                        Some(target) => (*current, *listed) = (target, Listed::Leftover),
+                        Some(target) => *current = target,
                         None => return Ok(None),
                     },
                 }
@@ -83,6 +80,7 @@ impl Merged {
         from: Side,
         target: bool,
         after: Option<&Key>,
+        limit: Duration,
     ) -> Self {
         let cursor = |side| Cursor {
             pages: Arc::clone(pages),
@@ -90,6 +88,7 @@ impl Merged {
             last: after.cloned(),
             page: VecDeque::new(),
             ended: false,
+            limit,
         };
         Self { source: cursor(from), target: target.then(|| cursor(from.other())) }
     }
@@ -118,6 +117,8 @@ struct Cursor {
     last: Option<Key>,
     page: VecDeque<Key>,
     ended: bool,
+    /// How long one page may take.
+    limit: Duration,
 }
 
 impl Cursor {
@@ -140,19 +141,25 @@ impl Cursor {
 
     async fn ask(&self) -> Result<Vec<Key>, SweepError> {
         let mut pause = PAUSE;
-        for _ in 1..TRIES {
-            match self.pages.page(self.side, self.last.as_ref(), PAGE).await {
+        let mut tries = 1;
+        loop {
+            let page = self.pages.page(self.side, self.last.as_ref(), PAGE);
+            let page = timeout(self.limit, page).await;
+            let says = match page.unwrap_or_else(|_| Err(format!("no page in {:?}", self.limit))) {
                 Ok(page) => return Ok(page),
-                Err(error) => tracing::warn!(
-                    target: "tower_migration",
-                    side = %self.side, error,
-                    "a page of keys could not be listed: trying again"
-                ),
-            }
+                Err(says) if tries == TRIES => {
+                    return Err(SweepError::Keys { side: Some(self.side), says });
+                }
+                Err(says) => says,
+            };
+            tracing::warn!(
+                target: "tower_migration",
+                side = %self.side, error = says,
+                "a page of keys could not be listed: trying again"
+            );
             sleep(pause).await;
             pause *= 2;
+            tries += 1;
         }
-        let page = self.pages.page(self.side, self.last.as_ref(), PAGE).await;
-        page.map_err(|says| SweepError::Keys { side: Some(self.side), says })
     }
 }

@@ -33,6 +33,7 @@ pub struct Sweep {
     pub(in crate::reconcile) attempts: u32,
     pub(in crate::reconcile) retry_pause: Duration,
     pub(in crate::reconcile) failures: usize,
+    pub(in crate::reconcile) patience: Duration,
     pub(in crate::reconcile) checkpoints: Option<Arc<dyn CheckpointStore>>,
     pub(in crate::reconcile) checkpoint_every: Duration,
 }
@@ -47,6 +48,7 @@ impl Default for Sweep {
             attempts: 5,
             retry_pause: Duration::from_millis(500),
             failures: 10_000,
+            patience: Duration::from_secs(600),
             checkpoints: None,
             checkpoint_every: Duration::from_secs(1),
         }
@@ -108,6 +110,14 @@ impl Sweep {
     /// What goes over it is counted, and makes the next run begin from the start.
     pub const fn failures(mut self, count: usize) -> Self {
         self.failures = count;
+        self
+    }
+
+    /// How long the run waits while one key after the other fails, since a side is down
+    /// (default 10 min). One key is tried now and then meanwhile, at most every 30 s; then
+    /// the run ends with [`SweepError::Down`](super::SweepError::Down).
+    pub const fn patience(mut self, limit: Duration) -> Self {
+        self.patience = limit;
         self
     }
 

@@ -21,7 +21,8 @@ impl<J: Job> Run<J> {
         let rate = state.meter.rate(done);
         drop(state);
         self.progress.send_modify(|progress| {
-            let total = progress.total;
+            // A count is from the run's begin, and of one side.
+            let total = progress.total.map(|total| total.max(done + failed));
             let rest = total.map(|total| total.saturating_sub(done + failed));
             let left = rest.filter(|_| rate > 0.0).map(|rest| rest as f64 / rate);
             let left = left.and_then(|left| Duration::try_from_secs_f64(left).ok());

@@ -13,7 +13,7 @@ use crate::{
     compare::Diff,
     flag::MigrationHandle,
     reconcile::{
-        CopyError, Deed, JobKind, Key, Rows, SweepError,
+        CopyError, Deed, JobKind, Key, Keys, Rows, SweepError,
         copy::{How, Terms},
         rows::said,
         sweep::{Item, Job, Pace, Trouble},
@@ -117,16 +117,27 @@ impl<R: Rows> Job for CompareJob<R> {
         if self.is_dirty(key) {
             return Ok(Deed::Dirty);
         }
-        // At the authority's pace first, in nobody's way. Equal is equal, whatever
-        // raced it: a write that leaves the sides apart makes the key dirty.
+        let order = &self.handle.core.order;
+        // In nobody's way at first. What a write has raced says nothing, not even if it
+        // is equal: half of an increment can hide a difference.
+        let watched = order.observe(&Keys::from(key.clone()));
         let mut diff = self.compare(key, pace).await.map_err(Trouble::Failed)?;
+        let raced = watched.raced();
+        drop(watched);
+        if diff.is_empty() && raced {
+            diff = self.compare_alone(key, pace).await?;
+        }
         let mut pause = self.pause;
         for _ in 0..=self.rereads {
             if diff.is_empty() {
                 return Ok(Deed::Equal);
             }
+            // A write without a key has no place in any order: each that may have been
+            // about this one ends first.
+            let age = order.now();
             sleep(pause).await;
             pause = pause.saturating_mul(2);
+            order.until(|| !order.has_nameless_before(age)).await;
             diff = self.compare_alone(key, pace).await?;
         }
         if diff.is_empty() {

@@ -10,7 +10,7 @@
 //! ramp = 0
 //! seed = 00c0ffee00c0ffee
 //! spans = 0123456789abcdef fedcba9876543210
-//! journal = 0011223344556677 before-legs synced synced
+//! journal = 0011223344556677 before-legs synced synced 0123456789abcdef fedcba9876543210
 //! written = Sat, 21 Nov 2026 23:59:00 GMT
 //! forced = read-new write-both Sat, 21 Nov 2026 23:58:00 GMT because I say so
 //! checksum = 0123456789abcdef
@@ -119,9 +119,10 @@ fn parse_spans(text: &str) -> Option<Spans> {
 }
 
 fn note(note: JournalNote) -> String {
-    let JournalNote { id, before_legs, sync: SyncTable { old, new } } = note;
+    let JournalNote { id, before_legs, sync: SyncTable { old, new }, spans } = note;
     let mode = if before_legs { BEFORE_LEGS } else { ON_FAILURE };
-    format!("{id:016x} {mode} {} {}", old.as_str(), new.as_str())
+    let (old, new) = (old.as_str(), new.as_str());
+    format!("{id:016x} {mode} {old} {new} {:016x} {:016x}", spans.old, spans.new)
 }
 
 const BEFORE_LEGS: &str = "before-legs";
@@ -139,7 +140,8 @@ fn parse_note(text: &str) -> Option<Option<JournalNote>> {
         _ => return None,
     };
     let (old, new) = (sync(words.next()?)?, sync(words.next()?)?);
-    let note = JournalNote { id, before_legs, sync: SyncTable { old, new } };
+    let spans = Spans { old: number(words.next()?)?, new: number(words.next()?)? };
+    let note = JournalNote { id, before_legs, sync: SyncTable { old, new }, spans };
     words.next().is_none().then_some(Some(note))
 }
 
@@ -188,6 +190,7 @@ mod tests {
                 id: 0xabc,
                 before_legs: true,
                 sync: SyncTable { old: SyncState::Synced, new: SyncState::Synced },
+                spans: Spans { old: 3, new: 4 },
             }),
             forced: vec![
                 forced("two\nlines, a \\ and GMT\r\nchecksum = 0"),

@@ -1,4 +1,4 @@
-//! Is anything to be had at all?
+//! Is anything to be had at all, or is a side down?
 
 use std::time::Duration;
 
@@ -13,23 +13,25 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Counts failures in a row, whatever the key. (A circuit breaker: Nygard, *Release
 /// It!*)
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(in crate::reconcile) struct Breaker {
     failures: u32,
     most: u32,
     pause: Duration,
     /// When one key may be tried again; `None`: all may.
     open_until: Option<Instant>,
+    /// Since when.
+    opened: Option<Instant>,
     probing: bool,
 }
 
 impl Breaker {
-    pub(super) fn new(concurrency: usize) -> Self {
+    pub(in crate::reconcile) fn new(concurrency: usize) -> Self {
         let most = u32::try_from(concurrency).unwrap_or(u32::MAX).saturating_mul(2).max(IN_A_ROW);
-        Self { failures: 0, most, pause: FIRST, open_until: None, probing: false }
+        Self { failures: 0, most, pause: FIRST, open_until: None, opened: None, probing: false }
     }
 
     /// Until when nothing is to be tried; `None`: a key may be.
-    pub(super) fn until(&self) -> Option<Instant> {
+    pub(in crate::reconcile) fn until(&self) -> Option<Instant> {
         match self.open_until {
             // Whoever probes tells how it went.
             Some(_) if self.probing => Some(Instant::now() + LONGEST),
@@ -38,29 +40,36 @@ impl Breaker {
         }
     }
 
-    pub(super) const fn is_open(&self) -> bool {
+    pub(in crate::reconcile) const fn is_open(&self) -> bool {
         self.open_until.is_some()
     }
 
+    /// For how long nothing was to be had by now.
+    pub(in crate::reconcile) fn open_for(&self) -> Duration {
+        self.opened.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// A key is tried.
-    pub(super) const fn tries(&mut self) {
+    pub(in crate::reconcile) const fn tries(&mut self) {
         self.probing = self.open_until.is_some();
     }
 
-    pub(super) fn healed(&mut self) {
+    pub(in crate::reconcile) fn healed(&mut self) {
         *self = Self { most: self.most, ..Self::new(0) };
     }
 
     /// It could not be tried at all.
-    pub(super) const fn postponed(&mut self) {
+    pub(in crate::reconcile) const fn postponed(&mut self) {
         self.probing = false;
     }
 
-    pub(super) fn failed(&mut self) {
+    pub(in crate::reconcile) fn failed(&mut self) {
         self.failures = self.failures.saturating_add(1);
         self.probing = false;
         if self.failures >= self.most {
-            self.open_until = Some(Instant::now() + self.pause);
+            let now = Instant::now();
+            self.opened.get_or_insert(now);
+            self.open_until = Some(now + self.pause);
             self.pause = (self.pause * 2).min(LONGEST);
         }
     }

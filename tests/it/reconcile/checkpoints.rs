@@ -192,6 +192,9 @@ async fn a_restart_goes_on_if_it_was_in_order_and_begins_anew_if_not() {
         tables.way(60, None);
         if clean {
             // The key that was cut off is dirty: forgotten, it would void the checkpoint.
+            while world.handle().dirty_count() == 0 {
+                tokio::task::yield_now().await;
+            }
             world.repair().start().unwrap();
             world.handle().clean().await;
             world.handle().shutdown().await;

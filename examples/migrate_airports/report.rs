@@ -21,7 +21,7 @@ pub(crate) fn report(
 ) -> bool {
     let stats = world.stats();
     phases(&stats);
-    let requests = stats.sum(requests);
+    let requests = stats.sum(Phase::requests);
     let (injected, errors) = (stats.sum(|p| p.injected), stats.sum(|p| p.errors));
     let wrong = wrong_reads.wrong.load(Ordering::SeqCst);
     let Found { there, new, back } = found;
@@ -92,6 +92,7 @@ pub(crate) fn phases(stats: &Stats) {
     );
     stats.phases.iter().for_each(row);
 }
+
 /// Says it in words.
 pub(crate) fn conclude(well: bool) {
     println!(
@@ -101,10 +102,6 @@ pub(crate) fn conclude(well: bool) {
             false => "NOT WELL: see above.",
         }
     );
-}
-
-pub(crate) fn requests(phase: &Phase) -> u64 {
-    phase.requests()
 }
 
 fn row(phase: &Phase) {

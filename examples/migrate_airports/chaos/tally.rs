@@ -5,7 +5,7 @@ use std::fmt;
 use indicatif::HumanCount;
 
 use super::{process::Told, service::Counts};
-use crate::{report, witness::Witness};
+use crate::{report, stats::Phase, witness::Witness};
 
 /// Texts that are kept, to be shown.
 const SAMPLES: usize = 20;
@@ -62,7 +62,7 @@ impl Tally {
         let line = |what: &str, count: u64, more: &str| {
             println!("  {what:32} {:>9}  {more}", HumanCount(count).to_string());
         };
-        line("requests", stats.sum(report::requests), "");
+        line("requests", stats.sum(Phase::requests), "");
         line("acknowledged writes", witness.history().acknowledged() as u64, "");
         line("kills, and restarts", self.kills, "");
         line("backfills that ended", self.backfills, &format!("{} resumed", self.resumed));

@@ -168,7 +168,7 @@ impl Driver<'_> {
                     report["equal"], report["dirty"]
                 ));
                 if differ > 0 {
-                    self.tally.sample(format!("verify: {}", report["differing"]));
+                    self.tally.sample(format!("verify: such as {}", report["differing"][0]));
                 }
                 Ok(())
             }

@@ -1,36 +1,59 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use lexopt::{Arg, Parser, ValueExt};
 
 pub(crate) const HELP: &str = "\
-Moves 28,298 airports from SQLite to redb while clients read and write them.
+Moves 28,298 airports from SQLite to redb and back while clients read and write them.
 
 Usage: cargo run --release --example migrate_airports -- [OPTIONS]
 
 Options:
-  --seconds N   length of the whole run, at least 10 (default 40)
+  --seconds N   length of the whole run, at least 10 (default 40). With --chaos it may
+                take twice as long, since restarts take what they take
   --clients N   clients that read and write all the time, 1 to 512 (default 16)
   --seed N      for what the clients do and which requests fail (default 1)
+  --chaos       the service is a process that is killed and started again and again,
+                in every stage; both sides fail and are slow, clients hang up. An even
+                seed asks for RequireBoth, an odd one for AwaitBoth. Every fourteenth
+                airport takes part
+  --kills N     with --chaos: kills in each stage, 1 to 100 (default: what the time
+                allows)
   --serve       no clients: stay up with a page to move the flag by hand
   --help        this text
 
 The exit status is 0 only if no acknowledged write was lost, no key differs and
-no client saw an error that was not injected.
+no client saw an error that was not injected. With --chaos all errors are, and each
+key that differs after a kill has to be a dirty one.
 ";
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Args {
     pub(crate) seconds: u64,
     pub(crate) clients: u32,
     pub(crate) seed: u64,
+    pub(crate) chaos: bool,
+    pub(crate) kills: Option<u32>,
+    /// Not for people: be the service that `--chaos` kills, over the files there.
+    pub(crate) service: Option<PathBuf>,
     pub(crate) serve: bool,
     pub(crate) help: bool,
 }
 
 impl Default for Args {
     fn default() -> Self {
-        Self { seconds: 40, clients: 16, seed: 1, serve: false, help: false }
+        Self {
+            seconds: 40,
+            clients: 16,
+            seed: 1,
+            chaos: false,
+            kills: None,
+            service: None,
+            serve: false,
+            help: false,
+        }
     }
 }
 
@@ -42,6 +65,9 @@ impl Args {
                 Arg::Long("seconds") => args.seconds = parser.value()?.parse()?,
                 Arg::Long("clients") => args.clients = parser.value()?.parse()?,
                 Arg::Long("seed") => args.seed = parser.value()?.parse()?,
+                Arg::Long("chaos") => args.chaos = true,
+                Arg::Long("kills") => args.kills = Some(parser.value()?.parse()?),
+                Arg::Long("service") => args.service = Some(parser.value()?.into()),
                 Arg::Long("serve") => args.serve = true,
                 Arg::Long("help") | Arg::Short('h') => args.help = true,
                 _ => return Err(arg.unexpected()),
@@ -52,6 +78,9 @@ impl Args {
         }
         if !(1..=512).contains(&args.clients) {
             return Err("--clients: 1 to 512 expected".into());
+        }
+        if args.kills.is_some_and(|kills| !(1..=100).contains(&kills)) {
+            return Err("--kills: 1 to 100 expected".into());
         }
         Ok(args)
     }
@@ -69,8 +98,11 @@ mod tests {
     fn options_are_read_and_checked() {
         assert_eq!(parse(&[]), Ok(Args::default()));
         let args = parse(&["--seconds", "15", "--clients=64", "--seed", "5", "--serve"]);
-        let expected = Args { seconds: 15, clients: 64, seed: 5, serve: true, help: false };
+        let expected = Args { seconds: 15, clients: 64, seed: 5, serve: true, ..Args::default() };
         assert_eq!(args, Ok(expected));
+        let args = parse(&["--chaos", "--kills", "3"]);
+        assert_eq!(args, Ok(Args { chaos: true, kills: Some(3), ..Args::default() }));
+        assert!(parse(&["--chaos", "--kills", "0"]).is_err());
         assert!(parse(&["--seconds", "9"]).is_err());
         assert!(parse(&["--clients", "0"]).is_err());
         assert!(parse(&["--what"]).is_err_and(|error| error.contains("--what")));

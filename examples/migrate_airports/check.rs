@@ -1,7 +1,10 @@
 //! The two questions at the end: are the sides equal, and is every
 //! acknowledged write there?
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::{
     task::spawn_blocking,
@@ -9,13 +12,18 @@ use tokio::{
 };
 use tower_migration::{BoxError, Side};
 
-use crate::{history::Seen, model::Airport, world::World};
+use crate::{
+    history::{History, Seen},
+    model::{Airport, ListQuery, Store},
+    world::World,
+};
 
 /// What a comparison of the stores found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Checked {
     pub(crate) keys: u64,
-    pub(crate) differ: u64,
+    /// The codes of the airports that are not the same on both.
+    pub(crate) differing: BTreeSet<String>,
     pub(crate) samples: Vec<String>,
 }
 
@@ -30,6 +38,9 @@ pub(crate) struct Verified {
     pub(crate) announced: u64,
     pub(crate) samples: Vec<String>,
 }
+
+/// All rows of a store.
+pub(crate) type Dump = BTreeMap<String, Airport>;
 
 const SAMPLES: usize = 5;
 
@@ -50,16 +61,35 @@ pub(crate) async fn quiet(world: &World) -> Result<(), BoxError> {
     }
 }
 
-async fn dump(world: &World, side: Side) -> Result<BTreeMap<String, Airport>, BoxError> {
-    let world = world.clone();
-    let rows = spawn_blocking(move || world.dump(side)).await??;
-    let by_key = rows.into_iter().map(|row| (row.icao.clone(), row));
-    Ok(by_key.collect())
+/// Everything in the store.
+pub(crate) fn dump(store: &impl Store) -> Result<Dump, BoxError> {
+    let mut rows = Dump::new();
+    loop {
+        let query = ListQuery {
+            after: rows.last_key_value().map(|(icao, _)| icao.clone()),
+            limit: Some(1_000),
+            ..ListQuery::default()
+        };
+        let page = store.list(&query).map_err(|error| format!("cannot list a store: {error:?}"))?;
+        if page.is_empty() {
+            return Ok(rows);
+        }
+        rows.extend(page.into_iter().map(|row| (row.icao.clone(), row)));
+    }
+}
+
+/// The rows of one side.
+pub(crate) async fn dump_of(world: &World, side: Side) -> Result<Dump, BoxError> {
+    let (old, new) = (world.old.clone(), world.new.clone());
+    spawn_blocking(move || match side {
+        Side::Old => dump(&old),
+        Side::New => dump(&new),
+    })
+    .await?
 }
 
 /// Compares the stores key by key.
-pub(crate) async fn compare(world: &World) -> Result<Checked, BoxError> {
-    let (old, new) = (dump(world, Side::Old).await?, dump(world, Side::New).await?);
+pub(crate) fn compare(old: &Dump, new: &Dump) -> Result<Checked, BoxError> {
     let mut checked = Checked::default();
     let only_new = new.keys().filter(|key| !old.contains_key(*key));
     for key in old.keys().chain(only_new) {
@@ -69,7 +99,7 @@ pub(crate) async fn compare(world: &World) -> Result<Checked, BoxError> {
         if serde_json::to_string(&mine)? == serde_json::to_string(&theirs)? {
             continue;
         }
-        checked.differ += 1;
+        checked.differing.insert(key.clone());
         if checked.samples.len() < SAMPLES {
             checked.samples.push(format!("{key}: old {mine:?}, new {theirs:?}"));
         }
@@ -77,16 +107,14 @@ pub(crate) async fn compare(world: &World) -> Result<Checked, BoxError> {
     Ok(checked)
 }
 
-/// Compares what is in new with what the clients were told.
-pub(crate) async fn verify(world: &World) -> Result<Verified, BoxError> {
-    let new = dump(world, Side::New).await?;
-    let history = world.history();
+/// Compares what is in a store with what the clients were told.
+pub(crate) fn verify(history: &History, rows: &Dump) -> Verified {
     let mut keys = history.keys();
-    keys.extend(new.keys().cloned());
+    keys.extend(rows.keys().cloned());
     let mut verified = Verified::default();
     for key in keys {
         verified.keys += 1;
-        let value = new.get(&key).map(|row| &*row.name);
+        let value = rows.get(&key).map(|row| &*row.name);
         let seen = history.judge_last(&key, value);
         match seen {
             Seen::Fresh => continue,
@@ -98,5 +126,5 @@ pub(crate) async fn verify(world: &World) -> Result<Verified, BoxError> {
             verified.samples.push(format!("{key}: {value:?} is {seen:?}"));
         }
     }
-    Ok(verified)
+    verified
 }

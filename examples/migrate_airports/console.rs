@@ -49,10 +49,10 @@ impl Console {
         self.line(&format!("{:10}{}", "", text.as_ref()));
     }
 
-    /// Shows how far something with `length` parts has come, until the bar is
-    /// given to [`done`](Self::done).
-    pub(crate) fn bar(&self, length: u64) -> ProgressBar {
-        let bar = ProgressBar::new(length);
+    /// Shows how far a run through the keys has come, until it is
+    /// [`done`](Self::done).
+    pub(crate) fn bar(&self) -> ProgressBar {
+        let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template(
             "          {bar:40} {human_pos} of {human_len} keys, {per_sec}, {eta} left",
         );
@@ -61,9 +61,10 @@ impl Console {
         bar
     }
 
-    pub(crate) fn done(&self, bar: &ProgressBar) {
-        bar.finish_and_clear();
-        self.bar.lock().unwrap_or_else(PoisonError::into_inner).take();
+    pub(crate) fn done(&self) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
@@ -103,7 +104,7 @@ impl Console {
                     && bar.is_hidden()
                 {
                     let (done, all) = (bar.position(), bar.length().unwrap_or_default());
-                    line += &format!("  {} of {} keys copied", HumanCount(done), HumanCount(all));
+                    line += &format!("  {} of {} keys done", HumanCount(done), HumanCount(all));
                 }
                 console.say(line);
             }

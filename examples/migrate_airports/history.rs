@@ -5,13 +5,17 @@
 //! a counter that goes up by one at each event: enough to say what came strictly
 //! after what, and nothing else is asked of it.
 //!
+//! A process that was killed does nothing any more, and both stores are inside of
+//! it: what it had not written by then it never will. So each write belongs to a
+//! *life* of the service, and one without a clear answer has ended when that has.
+//!
 //! The rule, for a read as for the data at the end: a value is *fresh* unless a
 //! write that was acknowledged before the read began had itself begun after the
 //! value's own write had ended. A write without a clear answer may land at any
-//! time after its start, so its value is never called stale.
+//! time after its start, so while its life lasts, its value is never called stale.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -54,6 +58,8 @@ struct Write {
     value: Option<Arc<str>>,
     began: Moment,
     ended: Option<(Moment, Heard)>,
+    /// In which life of the service it was sent.
+    life: usize,
     /// Ran while the emergency exit was being repaired.
     in_repair: bool,
 }
@@ -62,8 +68,8 @@ struct Write {
 struct KeyHistory {
     writes: Vec<Write>,
     by_value: HashMap<Arc<str>, usize>,
-    /// Deletions that run, or whose end nobody knows.
-    open_deletions: usize,
+    /// Deletions that run, or whose end nobody knows: how many, by life.
+    open_deletions: BTreeMap<usize, usize>,
     /// When the latest acknowledged deletion ended. 0: there was none, but every
     /// key was absent before the first event.
     last_acked_deletion: Moment,
@@ -74,6 +80,18 @@ struct KeyHistory {
     doubtful: bool,
 }
 
+impl KeyHistory {
+    /// What came of a deletion is known.
+    fn close_deletion(&mut self, life: usize) {
+        if let Some(open) = self.open_deletions.get_mut(&life) {
+            *open -= 1;
+            if *open == 0 {
+                self.open_deletions.remove(&life);
+            }
+        }
+    }
+}
+
 /// Everything that was written, by key.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -82,6 +100,8 @@ pub(crate) struct History {
     /// Rows that were there before the first client.
     loaded: usize,
     repair: bool,
+    /// When each life of the service ended, but for the present one.
+    deaths: Vec<Moment>,
 }
 
 impl History {
@@ -113,7 +133,7 @@ impl History {
     /// A write is about to be sent: `value`, or `None` for a deletion.
     pub(crate) fn begin(&mut self, key: &str, value: Option<&str>) -> Ticket {
         let began = self.tick();
-        let in_repair = self.repair;
+        let (in_repair, life) = (self.repair, self.deaths.len());
         let (name, known) = self.key(key);
         let nth = known.writes.len();
         let value: Option<Arc<str>> = value.map(Into::into);
@@ -121,9 +141,9 @@ impl History {
             Some(value) => {
                 known.by_value.insert(Arc::clone(value), nth);
             }
-            None => known.open_deletions += 1,
+            None => *known.open_deletions.entry(life).or_default() += 1,
         }
-        known.writes.push(Write { value, began, ended: None, in_repair });
+        known.writes.push(Write { value, began, ended: None, life, in_repair });
         Ticket { key: name, nth }
     }
 
@@ -137,9 +157,9 @@ impl History {
         let write = &mut known.writes[ticket.nth];
         write.ended = Some((ended, heard));
         write.in_repair |= repair;
-        let began = write.began;
+        let (began, life) = (write.began, write.life);
         if write.value.is_none() && heard != Heard::Unknown {
-            known.open_deletions -= 1;
+            known.close_deletion(life);
             if heard == Heard::Acked {
                 known.last_acked_deletion = ended;
             }
@@ -148,6 +168,12 @@ impl History {
             let latest = known.acked.last().map_or(0, |(_, latest)| *latest);
             known.acked.push((ended, latest.max(began)));
         }
+    }
+
+    /// The service's process is dead, and no other one was started yet.
+    pub(crate) fn died(&mut self) {
+        let now = self.tick();
+        self.deaths.push(now);
     }
 
     /// A read is about to be sent.
@@ -175,16 +201,21 @@ impl History {
             false => Seen::Fresh,
         };
         let Some(value) = value else {
-            return match known.open_deletions {
-                0 => if_ended(known.last_acked_deletion),
-                _ => Seen::Fresh,
+            let last_open = known.open_deletions.last_key_value();
+            return match last_open.map(|(life, _)| self.deaths.get(*life)) {
+                None => if_ended(known.last_acked_deletion),
+                Some(Some(died)) => if_ended(known.last_acked_deletion.max(*died)),
+                Some(None) => Seen::Fresh,
             };
         };
         let Some(write) = known.by_value.get(value).map(|nth| &known.writes[*nth]) else {
             return Seen::Foreign;
         };
         match write.ended {
-            None | Some((_, Heard::Unknown)) => Seen::Fresh,
+            None | Some((_, Heard::Unknown)) => match self.deaths.get(write.life) {
+                Some(died) => if_ended(*died),
+                None => Seen::Fresh,
+            },
             Some((ended, Heard::Acked)) => if_ended(ended),
             Some((_, Heard::Refused)) => Seen::Refused,
         }
@@ -338,6 +369,36 @@ mod tests {
         history.end(&ticket, Heard::Acked);
         assert_eq!(history.judge("NEW", None, early), Seen::Fresh);
         assert_eq!(history.judge_last("NEW", None), Seen::Stale);
+    }
+
+    #[test]
+    fn a_dead_process_writes_nothing_any_more() {
+        let mut history = start();
+        write(&mut history, Some("lost?"), Heard::Unknown);
+        let running = history.begin("EDDF", Some("running"));
+        history.died();
+        for value in ["Frankfurt", "lost?", "running"] {
+            assert_eq!(history.judge_last("EDDF", Some(value)), Seen::Fresh, "{value}");
+        }
+        // It hears of its end later than another one.
+        write(&mut history, Some("b"), Heard::Acked);
+        history.end(&running, Heard::Unknown);
+        for value in ["Frankfurt", "lost?", "running"] {
+            assert_eq!(history.judge_last("EDDF", Some(value)), Seen::Stale, "{value}");
+        }
+        assert_eq!(history.judge_last("EDDF", Some("b")), Seen::Fresh);
+    }
+
+    #[test]
+    fn a_dead_process_deletes_nothing_any_more() {
+        let mut history = start();
+        write(&mut history, None, Heard::Unknown);
+        write(&mut history, Some("b"), Heard::Acked);
+        assert_eq!(history.judge_last("EDDF", None), Seen::Fresh, "it may be late");
+        history.died();
+        assert_eq!(history.judge_last("EDDF", None), Seen::Fresh, "it may have been late");
+        write(&mut history, Some("c"), Heard::Acked);
+        assert_eq!(history.judge_last("EDDF", None), Seen::Stale);
     }
 
     #[test]

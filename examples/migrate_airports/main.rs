@@ -11,28 +11,37 @@
 //! read and write over HTTP from the first second to the last, many of them the
 //! same few airports, while the example walks the whole way: write to both, copy,
 //! shadow reads, read from new, a fault in new, the emergency exit, repair, read
-//! from new again, new alone.
+//! from new again, new alone; and back: write to both, copy to old, read from old,
+//! old alone.
 //!
-//! The clients remember what they were told. At the end the two stores are
-//! compared key by key, and new with what the clients know.
+//! The clients remember what they were told. Where the way leaves a side behind the
+//! two stores are compared key by key, and the one that stays with what the clients
+//! know.
+//!
+//! With `--chaos` the service is a process of its own, with its flag, its dirty keys
+//! and its backfill's checkpoints in files. It is killed (`kill -9`) several times in
+//! each stage of the same way, while requests to either side fail and clients hang
+//! up.
 //!
 //! | file | what |
 //! |---|---|
 //! | `world` | the stores, the routers, **the layer** |
-//! | `walk` | **the way**, step by step |
-//! | `copy` | `copy_key` over all keys, and over dirty ones |
+//! | `sides` | **how copies read, write and list**: `Repair`, `Backfill`, `Verify` |
+//! | `walk`, `there`, `back` | **the way**, step by step |
+//! | `chaos` | `--chaos`: the service that is killed, and who kills it |
 //! | `serve` | `--serve`: routes to move the flag by hand |
 //! | `clients`, `ops`, `wire` | who asks for what, and how |
-//! | `history` | what was acknowledged, and what may be read after it |
+//! | `witness`, `history` | what was acknowledged, and what may be read after it |
 //! | `faults` | requests that fail on purpose |
 //! | `check`, `stats`, `console`, `report` | what is measured and shown |
 //! | `model`, `old`, `new`, `seed` | the airports and the two stores |
 
 mod args;
+mod back;
+mod chaos;
 mod check;
 mod clients;
 mod console;
-mod copy;
 mod faults;
 mod history;
 mod model;
@@ -42,11 +51,14 @@ mod ops;
 mod report;
 mod seed;
 mod serve;
+mod sides;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod there;
 mod walk;
 mod wire;
+mod witness;
 mod world;
 
 use std::{process::ExitCode, time::Duration};
@@ -54,15 +66,16 @@ use std::{process::ExitCode, time::Duration};
 use indicatif::HumanCount;
 use lexopt::Parser;
 use tokio::time::timeout;
-use tower_migration::{BoxError, Stage};
+use tower_migration::{BoxError, Side, Stage};
 
 use crate::{
     args::{Args, HELP},
-    clients::Clients,
+    clients::{Clients, Load},
     console::Console,
     model::{ApiError, Store},
     ops::Rows,
     walk::Walk,
+    wire::Wire,
     world::{World, serve},
 };
 
@@ -101,7 +114,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<bool, BoxError> {
+    if let Some(dir) = args.service {
+        return chaos::service(&dir, args.seed).await;
+    }
     let console = Console::new();
+    if args.chaos {
+        return chaos::run(&args, &console, chaos::this_program).await;
+    }
     let rows = Rows::new(seed::read(CSV)?);
     let dir = tempfile::tempdir()?;
     let world = World::build(dir.path(), rows, args.seed)?;
@@ -117,34 +136,36 @@ async fn run(args: Args) -> Result<bool, BoxError> {
     }
     // Whatever hangs, this ends.
     let limit = Duration::from_secs(args.seconds * 2 + 90);
-    timeout(limit, migrate(args, &world, &console)).await.map_err(|_| {
+    timeout(limit, migrate(&args, &world, &console)).await.map_err(|_| {
         let status = world.migration.status();
         format!("not done after {limit:?}; the flag:\n{status}")
     })?
 }
 
-async fn migrate(args: Args, world: &World, console: &Console) -> Result<bool, BoxError> {
+async fn migrate(args: &Args, world: &World, console: &Console) -> Result<bool, BoxError> {
     let (address, server) = serve(world.router()).await?;
     world.stats().enter(Stage::OldOnly, "old alone");
-    let clients = Clients::start(world, address, args.clients, args.seed);
+    // Once, for the whole way: it mends what goes wrong, whenever it does.
+    let repairing = world.repair()?;
+    let load = Load { clients: args.clients, seed: args.seed, rate: 2_500.0, hang_ups: 0 };
+    let clients = Clients::start(&world.witness, Wire::to(address), load);
     let ticker = console.tick(world, Duration::from_secs(args.seconds.div_ceil(40).max(2)));
-    let walked = Walk::new(world, console, &clients, args).run(address).await;
+    let mut walk = Walk::new(world, console, &clients, args);
+    let walked = walk.run(address).await;
     ticker.abort();
-    let compared = match walked {
-        Ok(compared) => compared,
+    let found = match walked {
+        Ok(found) => found,
         Err(error) => {
             clients.stop().await?;
             return Err(error);
         }
     };
 
-    let guard = clients.pause().await;
-    check::quiet(world).await?;
     world.stats().leave();
-    let verified = check::verify(world).await?;
-    drop(guard);
-    let well = report::report(world, clients.wrong_reads(), &compared, &verified);
+    let old = walk.remember(Side::Old).await?;
+    let well = report::report(world, clients.wrong_reads(), &found, &old);
     clients.stop().await?;
+    repairing.stop().await;
     world.migration.shutdown().await;
     server.abort();
     Ok(well)

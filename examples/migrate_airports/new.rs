@@ -40,17 +40,28 @@ store_error!(
     TransactionError
 );
 
+/// When writes become durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saves {
+    /// Each before its answer: what a service needs that may be killed, since redb
+    /// has nothing but its file.
+    Each,
+    /// Every thousandth, with those before it.
+    Seldom,
+}
+
 #[derive(Clone)]
 pub(crate) struct RedbStore(Arc<Inner>);
 
 struct Inner {
     db: Database,
+    saves: Saves,
     writes: AtomicU64,
 }
 
 impl RedbStore {
     /// Opens the store, and makes it where there is none.
-    pub(crate) fn open(path: impl AsRef<Path>) -> Result<Self, ApiError> {
+    pub(crate) fn open(path: impl AsRef<Path>, saves: Saves) -> Result<Self, ApiError> {
         let db = Database::create(path)?;
         // A reader cannot make a table, so both have to be there before the first one.
         let tx = db.begin_write()?;
@@ -58,7 +69,7 @@ impl RedbStore {
         tx.open_table(BY_COUNTRY)?;
         tx.commit()?;
         let writes = AtomicU64::new(0);
-        Ok(Self(Arc::new(Inner { db, writes })))
+        Ok(Self(Arc::new(Inner { db, saves, writes })))
     }
 
     /// Makes every write up to now durable.
@@ -74,7 +85,7 @@ impl RedbStore {
     ) -> Result<T, ApiError> {
         let mut tx = self.0.db.begin_write()?;
         let nth = self.0.writes.fetch_add(1, Ordering::Relaxed) + 1;
-        if !nth.is_multiple_of(FLUSH_EVERY) {
+        if self.0.saves == Saves::Seldom && !nth.is_multiple_of(FLUSH_EVERY) {
             // Waiting for the disk would be nearly all the cost of a small write.
             // A crash then loses the latest writes, but never half of one; and a
             // migration can send again what came after the last flush.

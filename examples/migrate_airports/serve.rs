@@ -10,7 +10,7 @@ use tower_migration::{BoxError, Side, Stage};
 
 use crate::{
     console::Console,
-    copy::{copy_all, heal},
+    sides::{compare_all, copy_all},
     world::{World, serve},
 };
 
@@ -66,13 +66,15 @@ async fn force(State(world): State<World>, Path(to): Path<String>) -> Page {
     Ok(format!("{} -> {}\n{}", moved.from, moved.to, status(&world)))
 }
 
-/// All keys from the authority to the other side, then those that are dirty.
+/// All keys from the authority to the other side.
 async fn copy(State(world): State<World>) -> Page {
-    let from = world.migration.stage().authority();
-    world.migration.settled().await;
-    let sum = copy_all(&world, &Console::new(), from).await.map_err(refused)?;
-    heal(&world).await.map_err(refused)?;
-    Ok(format!("{} keys copied from {from}\n{}", sum.copied, status(&world)))
+    let report = copy_all(&world, &Console::new()).await.map_err(refused)?;
+    Ok(format!("{report}\n{}", status(&world)))
+}
+
+async fn verify(State(world): State<World>) -> Page {
+    let report = compare_all(&world, &Console::new()).await.map_err(refused)?;
+    Ok(format!("{report}\n{}", status(&world)))
 }
 
 async fn confirm(State(world): State<World>, Path(which): Path<String>) -> Page {
@@ -88,6 +90,8 @@ async fn shadow(State(world): State<World>, Path(rate): Path<f64>) -> Page {
 
 /// Serves until ctrl-c.
 pub(crate) async fn stay_up(world: World) -> Result<(), BoxError> {
+    // A key that goes wrong is mended without anybody asking for it.
+    let _repairing = world.repair()?;
     let app = Router::new()
         .route("/migration", get(show))
         .route("/migration/advance", post(advance))
@@ -95,6 +99,7 @@ pub(crate) async fn stay_up(world: World) -> Result<(), BoxError> {
         .route("/migration/move/{stage}", post(move_to))
         .route("/migration/force/{stage}", post(force))
         .route("/migration/copy", post(copy))
+        .route("/migration/verify", post(verify))
         .route("/migration/confirm/{side}", post(confirm))
         .route("/migration/shadow/{rate}", post(shadow))
         .with_state(world.clone())
@@ -111,13 +116,17 @@ pub(crate) async fn stay_up(world: World) -> Result<(), BoxError> {
   curl -X PATCH -H 'content-type: application/json' -d '{{\"name\":\"Rhein-Main\"}}' \\
        http://{address}/airports/EDDF
   curl -X POST http://{address}/migration/copy
-  curl -X POST http://{address}/migration/confirm/new
+  curl -X POST http://{address}/migration/verify
   curl -X POST http://{address}/migration/shadow/1
   curl -X POST http://{address}/migration/advance
   curl -X POST http://{address}/migration/rollback
   curl -X POST http://{address}/migration/move/read-new
   curl -X POST http://{address}/migration/move/new-only
-  curl -X POST http://{address}/migration/force/old-only
+  curl -X POST http://{address}/migration/move/read-new
+  curl -X POST http://{address}/migration/copy
+  curl -X POST http://{address}/migration/move/write-both
+  curl -X POST http://{address}/migration/move/old-only
+  curl -X POST http://{address}/migration/force/new-only
 
 ctrl-c ends it."
     );

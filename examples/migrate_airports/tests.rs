@@ -1,10 +1,12 @@
-//! The two stores answer the same, byte for byte.
+//! The two stores answer the same, byte for byte; and the way, under load.
 
+mod chaos;
 mod random;
+mod trip;
 
 use crate::CSV;
 use crate::model::{Airport, ApiError, ListQuery, Patch, Store, router};
-use crate::new::RedbStore;
+use crate::new::{RedbStore, Saves};
 use crate::old::SqliteStore;
 use crate::seed;
 use axum::Router;
@@ -21,7 +23,7 @@ const STEP: usize = 7;
 fn stores() -> (tempfile::TempDir, SqliteStore, RedbStore) {
     let dir = tempfile::tempdir().unwrap();
     let old = SqliteStore::open(dir.path().join("old.db")).unwrap();
-    let new = RedbStore::open(dir.path().join("new.redb")).unwrap();
+    let new = RedbStore::open(dir.path().join("new.redb"), Saves::Seldom).unwrap();
     (dir, old, new)
 }
 
@@ -133,7 +135,7 @@ async fn rows_of_the_data_set_are_the_same_on_both_sides_and_after_a_restart() {
     drop((a, b, old, new));
     same(
         &SqliteStore::open(dir.path().join("old.db")).unwrap(),
-        &RedbStore::open(dir.path().join("new.redb")).unwrap(),
+        &RedbStore::open(dir.path().join("new.redb"), Saves::Seldom).unwrap(),
     );
 }
 

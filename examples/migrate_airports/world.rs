@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_layer::Layer;
 use tower_migration::{
-    BoxError, Event, FailurePolicy, MigrationHandle, MigrationLayer, Side,
+    BoxError, Event, FailurePolicy, MigrationHandle, MigrationLayer,
     compare::Verdict,
     protocol::{Head, HttpKeys, KeyOf},
     reconcile::Keys,
@@ -27,11 +27,12 @@ use tower_migration::{
 use crate::{
     faults::Faults,
     history::History,
-    model::{self, Store},
-    new::RedbStore,
+    model::{self, ApiError},
+    new::{RedbStore, Saves},
     old::SqliteStore,
     ops::Rows,
     stats::Stats,
+    witness::Witness,
 };
 
 /// Verdicts of shadow reads, and writes whose legs disagreed.
@@ -42,7 +43,7 @@ pub(crate) struct Tally {
     pub(crate) raced: AtomicU64,
     pub(crate) skipped: AtomicU64,
     pub(crate) failed: AtomicU64,
-    pub(crate) disagreements: AtomicU64,
+    disagreements: AtomicU64,
 }
 
 /// Everything that the parts of the example share.
@@ -53,9 +54,8 @@ pub(crate) struct World {
     pub(crate) new: RedbStore,
     pub(crate) old_faults: Faults,
     pub(crate) new_faults: Faults,
-    pub(crate) rows: Rows,
-    pub(crate) history: Arc<Mutex<History>>,
-    pub(crate) stats: Arc<Mutex<Stats>>,
+    pub(crate) witness: Witness,
+    pub(crate) policy: FailurePolicy,
     pub(crate) tally: Arc<Tally>,
 }
 
@@ -95,38 +95,45 @@ fn keys(head: &Head<'_>, body: &Bytes) -> Keys {
 impl World {
     /// Fills the old store; the new one stays empty.
     pub(crate) fn build(dir: &Path, rows: Rows, seed: u64) -> Result<Self, BoxError> {
-        let failed = |error: model::ApiError| format!("cannot make the stores: {error:?}");
-        let old = SqliteStore::open(dir.join("old.db")).map_err(failed)?;
-        let new = RedbStore::open(dir.join("new.redb")).map_err(failed)?;
-        old.load(rows.all().iter().cloned()).map_err(failed)?;
-        let start = rows.all().iter().map(|row| (&*row.icao, &*row.name));
-        Ok(Self {
-            // In memory is enough for a run of a minute; a service of one's own
-            // keeps the flag in a store, with `MigrationHandle::open`.
-            migration: MigrationHandle::new("airports"),
-            history: Arc::new(Mutex::new(History::starting_with(start))),
+        let (old, new) = stores(dir, Saves::Seldom)?;
+        old.load(rows.all().iter().cloned()).map_err(|error| unopened(&error))?;
+        // In memory is enough for a run of a minute; a service of one's own keeps
+        // the flag in a store, with `MigrationHandle::open`, as `--chaos` does.
+        let migration = MigrationHandle::new("airports");
+        Ok(Self::over(migration, (old, new), Witness::new(rows), seed))
+    }
+
+    /// A service over these stores.
+    pub(crate) fn over(
+        migration: MigrationHandle,
+        (old, new): (SqliteStore, RedbStore),
+        witness: Witness,
+        seed: u64,
+    ) -> Self {
+        Self {
+            migration,
             old,
             new,
             old_faults: Faults::new(seed),
-            new_faults: Faults::new(seed),
-            rows,
-            stats: Arc::default(),
-            tally: Arc::default(),
-        })
-    }
-
-    pub(crate) fn layer(&self) -> MigrationLayer<Router> {
-        let new = self.new_faults.around(model::router(self.new.clone()));
-        let (tally, history) = (Arc::clone(&self.tally), Arc::clone(&self.history));
-        MigrationLayer::new(self.migration.clone(), new)
-            .keys(keys)
+            new_faults: Faults::new(!seed),
+            witness,
             // A client hears "done" only once both legs have ended. So nothing
             // acknowledged is missing on old when the emergency exit flips the
             // reads back at once, which `AuthorityWins` cannot promise. Nor does
             // a sick other side fail any request, only slow it down: with
             // `RequireBoth` the clients would go on to see errors after the
             // rollback, although the side that answers them is well.
-            .failure_policy(FailurePolicy::AwaitBoth)
+            policy: FailurePolicy::AwaitBoth,
+            tally: Arc::default(),
+        }
+    }
+
+    pub(crate) fn layer(&self) -> MigrationLayer<Router> {
+        let new = self.new_faults.around(model::router(self.new.clone()));
+        let (tally, history) = (Arc::clone(&self.tally), Arc::clone(&self.witness.history));
+        MigrationLayer::new(self.migration.clone(), new)
+            .keys(keys)
+            .failure_policy(self.policy)
             .observer(move |event: &Event<'_>| tally.hear(event, &history))
     }
 
@@ -138,36 +145,23 @@ impl World {
     }
 
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {
-        locked(&self.history)
+        self.witness.history()
     }
 
     pub(crate) fn stats(&self) -> MutexGuard<'_, Stats> {
-        locked(&self.stats)
-    }
-
-    /// The rows of one side.
-    pub(crate) fn dump(&self, side: Side) -> Result<Vec<model::Airport>, BoxError> {
-        match side {
-            Side::Old => all(&self.old),
-            Side::New => all(&self.new),
-        }
+        self.witness.stats()
     }
 }
 
-fn all(store: &impl Store) -> Result<Vec<model::Airport>, BoxError> {
-    let mut rows: Vec<model::Airport> = Vec::new();
-    loop {
-        let query = model::ListQuery {
-            after: rows.last().map(|row| row.icao.clone()),
-            limit: Some(1_000),
-            ..model::ListQuery::default()
-        };
-        let page = store.list(&query).map_err(|error| format!("cannot list a store: {error:?}"))?;
-        if page.is_empty() {
-            return Ok(rows);
-        }
-        rows.extend(page);
-    }
+fn unopened(error: &ApiError) -> BoxError {
+    format!("cannot make or open the stores: {error:?}").into()
+}
+
+/// Opens both stores, and makes what is not there.
+pub(crate) fn stores(dir: &Path, saves: Saves) -> Result<(SqliteStore, RedbStore), BoxError> {
+    let old = SqliteStore::open(dir.join("old.db")).map_err(|error| unopened(&error))?;
+    let new = RedbStore::open(dir.join("new.redb"), saves).map_err(|error| unopened(&error))?;
+    Ok((old, new))
 }
 
 impl Tally {
@@ -181,6 +175,11 @@ impl Tally {
             count(&self.skipped),
             count(&self.failed)
         )
+    }
+
+    /// Writes whose legs did not say the same.
+    pub(crate) fn disagreements(&self) -> u64 {
+        self.disagreements.load(Ordering::Relaxed)
     }
 
     /// Starts to count the verdicts anew.

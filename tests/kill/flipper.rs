@@ -301,6 +301,8 @@ async fn copy(
             Err(CopyError::Unsynced(side)) => handle.mark_dirty(&key, side),
             // The stage has changed: the copy is not wanted any more.
             Err(CopyError::OneSided(_) | CopyError::Shared) => return Ok(false),
+            // As for a step: the process is about to end.
+            Err(CopyError::ShutDown) => std::future::pending().await,
             Err(error) => return Err(format!("cannot copy {icao}: {error}").into()),
         }
     }

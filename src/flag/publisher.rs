@@ -68,6 +68,7 @@ impl Core {
             ledger: self.ledger,
             counters: &self.counters,
             keys_in_use: self.order.keys_in_use(),
+            places: self.order.places(),
             dirty,
             parked,
             sweeps: self.sweeps(),

@@ -285,12 +285,6 @@ impl KeyOrder {
         (keys, !table.keyless.is_empty())
     }
 
-    /// Places taken now, over all keys and both sides.
-    #[cfg(test)]
-    fn places(&self) -> usize {
-        self.lock().running.iter().sum()
-    }
-
     /// From now on, until the guard is dropped, what is done to any key is
     /// remembered for a write that may learn keys besides those it has.
     pub(crate) fn unsure(self: &Arc<Self>) -> Unsure {
@@ -304,6 +298,11 @@ impl KeyOrder {
     /// Whether any leg, of whatever key or of none, has a place on `side`.
     pub(crate) fn has_legs_on(&self, side: Side) -> bool {
         self.lock().running[side.index()] > 0
+    }
+
+    /// Places that are taken now, by side: legs and copies that run or queue.
+    pub(crate) fn places(&self) -> [usize; 2] {
+        self.lock().running
     }
 
     /// Keys with an entry now.

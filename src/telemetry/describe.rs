@@ -26,6 +26,7 @@ pub(super) fn describe() {
     describe_counter!("tower_migration_legs_skipped_total", "other legs that were not run");
     describe_counter!("tower_migration_leg_faults_total", "legs that failed without an answer");
     describe_gauge!("tower_migration_running_legs", "other legs running or queued");
+    describe_gauge!("tower_migration_key_places", "legs and copies that run or queue");
     describe_gauge!("tower_migration_keys_in_use", "keys with legs or readers now");
     describe_gauge!("tower_migration_dirty_keys", "dirty keys by the side that is right");
     describe_counter!("tower_migration_dirty_marks_total", "dirty marks set");

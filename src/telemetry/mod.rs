@@ -24,6 +24,7 @@
 //! | `tower_migration_legs_skipped_total` | counter | `reason` | other legs that were not run: see [`SkippedLeg`] |
 //! | `tower_migration_leg_faults_total` | counter | `side`, `fault` | legs that timed out, panicked, were not ready, or were abandoned: see [`LegFault`] |
 //! | `tower_migration_running_legs` | gauge | – | other legs running or queued |
+//! | `tower_migration_key_places` | gauge | `side` | legs of writes and copies that run there, or queue for their key |
 //! | `tower_migration_keys_in_use` | gauge | – | keys with legs or readers now |
 //! | `tower_migration_dirty_keys` | gauge | `right` | dirty keys by the side that is right: `old`, `new` or `conflict` |
 //! | `tower_migration_dirty_marks_total` | counter | `result` | marks set: `new`, `again`, `conflict`, or `full` (the set was full and the side was un-synced) |

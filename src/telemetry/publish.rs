@@ -33,6 +33,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) ledger: &'static Ledger,
     pub(crate) counters: &'a Counters,
     pub(crate) keys_in_use: usize,
+    /// By side.
+    pub(crate) places: [usize; 2],
     /// By right side: old, new, conflict; with the age of the oldest.
     pub(crate) dirty: [(usize, Option<Duration>); 3],
     pub(crate) parked: usize,
@@ -157,6 +159,8 @@ impl Snapshot<'_> {
             };
             let label = [("side", side.as_str())];
             self.level("tower_migration_synced", label, synced);
+            let places = self.places[side.index()] as f64;
+            self.level("tower_migration_key_places", label, places);
             self.level("tower_migration_upgraded", label, self.upgraded[side.index()] as f64);
         }
         let running: u64 =

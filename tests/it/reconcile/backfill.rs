@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Method;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 use tower_migration::{
     MigrationHandle, Side, Stage,
@@ -308,4 +308,25 @@ async fn one_run_at_its_end_does_not_undo_another_ones_finding() {
     assert!(world.handle().advance().await.is_err());
     let shared = Arc::new(world.tables.clone());
     assert_eq!(shared.writes(Side::Old), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_makes_way_when_the_side_that_it_reads_becomes_slow() {
+    let world = World::new();
+    world.tables.fill(Side::Old, (0..4_000).map(|key| (key, 1)));
+    world.tables.slow.store(2, std::sync::atomic::Ordering::SeqCst);
+    world.advance().await;
+    let backfill = world.backfill();
+    let progress = backfill.progress();
+    let run = tokio::spawn(async move { backfill.run().await });
+    sleep(SECOND / 2).await;
+    assert_eq!(progress.borrow().at_once, 16);
+    // Clients have old to themselves, but for a key now and then.
+    world.tables.slow.store(40, std::sync::atomic::Ordering::SeqCst);
+    sleep(SECOND * 5).await;
+    assert!(progress.borrow().at_once <= 2, "{:?}", progress.borrow());
+    world.tables.slow.store(2, std::sync::atomic::Ordering::SeqCst);
+    sleep(SECOND * 4).await;
+    assert!(progress.borrow().at_once > 8, "{:?}", progress.borrow());
+    assert!(run.await.unwrap().unwrap().synced);
 }

@@ -23,7 +23,7 @@ pub(super) async fn either(one: watch::Receiver<bool>, other: watch::Receiver<bo
 }
 
 /// Resolves when it has been set. One whose sender is gone never will be.
-async fn set(mut flag: watch::Receiver<bool>) {
+pub(super) async fn set(mut flag: watch::Receiver<bool>) {
     if flag.wait_for(|set| *set).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -252,7 +252,7 @@ impl<R: Rows> Backfill<R> {
         let from = handle.stage().authority();
         let ahead = !handle.stage().is_two_sided();
         if !ahead && !self.dry_run {
-            handle.settled().await;
+            self.walk.settled().await?;
         }
         // What has been copied from here on is still equal at the end, if this has
         // not changed by then.

@@ -12,6 +12,7 @@ use crate::{
     reconcile::{
         Checkpoint, Key, Listing, Uncounted,
         listing::{Source, boxed},
+        stopping::{set, unless},
     },
     stage::Side,
 };
@@ -52,6 +53,12 @@ impl Walk {
         self.sweep = sweep;
     }
 
+    /// Waits until no write of an earlier epoch is left.
+    pub(in crate::reconcile) async fn settled(&self) -> Result<(), SweepError> {
+        let closing = set(self.handle.core.closing());
+        unless(closing, self.handle.settled()).await.ok_or(SweepError::ShutDown)
+    }
+
     /// Where the keys come from, if everything that was set up can work.
     pub(in crate::reconcile) fn check(&self) -> Result<&Source, ConfigError> {
         self.sweep.check()?;
@@ -81,7 +88,10 @@ impl Walk {
         span: u64,
     ) -> Result<Option<Uncounted>, SweepError> {
         loop {
-            match self.handle.core.attest(side, span).await {
+            // A write that hangs may keep the flag from settling.
+            let closing = set(self.handle.core.closing());
+            let attested = unless(closing, self.handle.core.attest(side, span)).await;
+            match attested.ok_or(SweepError::ShutDown)? {
                 Ok(synced) => return Ok((!synced).then_some(Uncounted::Voided)),
                 Err(blocked) => match blocked.reasons() {
                     [Reason::Shared | Reason::Follower] if self.beside_others => {

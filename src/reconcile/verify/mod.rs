@@ -185,7 +185,7 @@ impl<R: Rows> Verify<R> {
         if !stage.is_two_sided() {
             return Err(SweepError::OneSided(stage));
         }
-        handle.settled().await;
+        self.walk.settled().await?;
         let from = stage.authority();
         let span = core.span(from.other());
         let mut checkpoint = Checkpoint::begin(JobKind::Verify, handle, from, span);

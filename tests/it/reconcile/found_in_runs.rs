@@ -351,3 +351,23 @@ async fn a_panic_while_listing_is_an_error() {
     let ended = tokio::spawn(async move { run.run().await.map(|_| ()) }).await;
     assert!(matches!(ended, Ok(Err(SweepError::Panicked))), "{ended:?}");
 }
+
+/// A write of an earlier stage hangs, so the flag does not settle.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_waits_for_the_flag_to_settle_ends_at_the_shutdown() {
+    let world = World::new();
+    world.tables.fill(Side::Old, [(1, 1)]);
+    let (slow, latch) = latched(200, "");
+    world.rig.old.becomes(&slow);
+    let write = tokio::spawn(tower::Service::call(&mut world.rig.service.clone(), set(1, 2)));
+    world.rig.quiesce().await;
+    world.advance().await;
+    let backfill = world.backfill();
+    let run = tokio::spawn(async move { backfill.run().await });
+    sleep(SECOND).await;
+    assert!(timeout(SECOND, world.handle().shutdown()).await.is_err(), "the write hangs");
+    let ended = timeout(SECOND * 600, run).await.expect("the run ends").unwrap();
+    assert!(matches!(ended, Err(SweepError::ShutDown)), "{ended:?}");
+    latch.open();
+    drop(write.await);
+}

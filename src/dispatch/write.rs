@@ -106,15 +106,9 @@ where
         return settings.refuse_unseen(Refused::Overloaded, admission);
     }
     let nameless = || keys.is_empty() || settings.protocol.learns(&whole);
-    let begun = core.log.as_ref().filter(|log| log.marks_before());
-    let begun = begun.map(|log| log.begin(&keys, nameless(), side));
-    if let Some(begun) = &begun
-        && !begun.is_durable()
-        && begun.durable().await.is_err()
-        && !core.withdraw_journal().await
-    {
+    let Ok(begun) = core.begin(&keys, nameless, side).await else {
         return settings.refuse_unseen(Refused::Journal, admission);
-    }
+    };
 
     let Admission { authority: mark, other: other_mark, .. } = admission;
     let other_mark = other_mark.expect("a dual write is admitted with two marks");

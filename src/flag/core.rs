@@ -80,6 +80,8 @@ pub(crate) struct Core {
     pub(super) saving: tokio::sync::Mutex<Stored>,
     /// Whether the newest record names the journal.
     pub(super) journal_on_record: AtomicBool,
+    /// It hangs: it is not written any more, as if it had failed.
+    pub(super) journal_given_up: AtomicBool,
     /// That it has failed was said.
     pub(super) journal_lamented: AtomicBool,
     /// Told of each record.
@@ -186,6 +188,7 @@ impl Core {
             store,
             saving: tokio::sync::Mutex::new(Stored::new(record.epoch, record.sync, record.journal)),
             journal_on_record: AtomicBool::new(record.journal.is_some()),
+            journal_given_up: AtomicBool::new(false),
             journal_lamented: AtomicBool::new(false),
             saved: Notify::new(),
             claims: Claims::default(),

@@ -102,6 +102,7 @@ impl Core {
             self.believe(side, record.sync.get(side));
             let span = record.spans.get(side);
             self.spans[side.index()].store(span, Ordering::SeqCst);
+            self.note_side(side);
         }
         *locked(&self.forced) = record.forced;
         let now = self.word();
@@ -163,8 +164,12 @@ impl Core {
     /// a flag that nobody can move would be worse.
     async fn inherit_from_owner(&self, record: Record) -> Inherited {
         let without = record.clone();
-        let inherited = match adopt(self.log.as_ref()).await {
-            Ok(found) => inherit(record, self.log.as_deref(), found, false),
+        let mut round = 0;
+        let inherited = match adopt(self.log.as_ref(), &record).await {
+            Ok(found) => {
+                round = found.round;
+                inherit(record, self.log.as_deref(), found, false)
+            }
             Err(error) => Err(error),
         };
         inherited.unwrap_or_else(|error| {
@@ -175,7 +180,8 @@ impl Core {
             );
             let mut record = without.after_restart();
             record.spans.void_all();
-            Inherited { record, found: Found::default() }
+            // What is not taken over must not be found again.
+            Inherited { record, found: Found { round, ..Found::default() } }
         })
     }
 

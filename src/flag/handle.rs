@@ -140,7 +140,7 @@ impl MigrationHandle {
             parked,
             journal: core.log.as_ref().map(|log| JournalStatus {
                 before_legs: log.marks_before(),
-                failure: log.failure(),
+                failure: core.journal_failure(),
             }),
             backfill,
             verify,

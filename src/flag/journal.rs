@@ -13,7 +13,7 @@ use tokio::time::timeout_at;
 
 use super::{Core, JournalNote, OpenError, Record, gate::Position, later, options::Options};
 use crate::{
-    reconcile::{DirtyLog, Found, Marked, RightSide, SideNote},
+    reconcile::{Begun, DirtyLog, Found, Keys, Lineage, Marked, RightSide, SideNote},
     stage::{Side, SyncState},
 };
 
@@ -30,26 +30,26 @@ pub(super) fn inherit(
     found: Found,
     given_up: bool,
 ) -> Result<Inherited, OpenError> {
-    let alone = |mut record: Record| {
+    // Only its round: what is not taken over must not be found again either.
+    let alone = |mut record: Record, found: Found| {
         if given_up {
             record.spans.void_all();
         }
-        let record = record.after_restart();
-        Ok(Inherited { record, found: Found::default() })
+        let found = Found { round: found.round, ..Found::default() };
+        Ok(Inherited { record: record.after_restart(), found })
     };
     match (record.journal, log) {
-        (None, None) => alone(record),
-        (None, Some(_)) if found.is_empty() => alone(record),
-        (None, Some(_)) if given_up => alone(record),
-        (None, Some(_)) => Err(OpenError::journal(
-            "the journal has dirty keys, and the flag's record knows of no journal",
-            "give the journal that belongs to the flag; if these keys are of no interest, \
-             Journal::start_over",
-        )),
+        _ if given_up => alone(record, found),
+        (None, None) => alone(record, found),
+        // A new one, or one that had failed and was taken off the record: it does not
+        // vouch for a side, and what it knows of keys is as good as any.
+        (None, Some(_)) => {
+            let found = Found { sides: [None; 2], nameless: [false; 2], ..found };
+            Ok(Inherited { record: record.after_restart(), found })
+        }
         (Some(note), Some(_)) if found.ids.contains(&note.id) => {
             Ok(Inherited { record: vouched(record, note, &found), found })
         }
-        (Some(_), _) if given_up => alone(record),
         (Some(_), Some(_)) => Err(OpenError::journal(
             "the journal is not the one that the flag's record names: that one is lost",
             "put it back; if that cannot be, Journal::start_over, and copy the side that is \
@@ -87,12 +87,6 @@ fn vouched(mut record: Record, note: JournalNote, found: &Found) -> Record {
         }
     }
     record
-}
-
-impl Found {
-    fn is_empty(&self) -> bool {
-        self.marks.is_empty() && self.nameless == [false, false]
-    }
 }
 
 impl OpenError {
@@ -135,10 +129,16 @@ impl Options {
 }
 
 /// What dead processes have left in the journal.
-pub(super) async fn adopt(log: Option<&Arc<dyn DirtyLog>>) -> Result<Found, OpenError> {
+pub(super) async fn adopt(
+    log: Option<&Arc<dyn DirtyLog>>,
+    record: &Record,
+) -> Result<Found, OpenError> {
     match log {
         Some(log) => {
-            let found = log.adopt().await;
+            let spans = record.journal.map_or(record.spans, |note| note.spans);
+            let id = record.journal.map(|note| note.id);
+            let lineage = Lineage { id, spans: [spans.old, spans.new] };
+            let found = log.adopt(Some(lineage)).await;
             found.map_err(|failed| OpenError::journal(failed.to_string(), failed.lifted_by()))
         }
         None => Ok(Found::default()),
@@ -184,15 +184,34 @@ impl Core {
 
     /// So that a crash finds what is known of a side.
     pub(super) fn note_side(&self, side: Side) {
-        if let Some(log) = &self.log {
-            let note = SideNote { state: self.sync().get(side), span: self.span(side) };
+        let known = || SideNote { state: self.sync().get(side), span: self.span(side) };
+        let Some(log) = &self.log else {
+            return;
+        };
+        // Again if it has changed meanwhile: whoever changed it may have noted it before.
+        let mut note = known();
+        loop {
             log.side(side, note);
+            let now = known();
+            if now == note {
+                return;
+            }
+            note = now;
         }
+    }
+
+    /// Why the journal does not keep what it is told any more.
+    pub(super) fn journal_failure(&self) -> Option<Arc<str>> {
+        let hangs = || {
+            let hangs = self.journal_given_up.load(Ordering::SeqCst);
+            hangs.then(|| Arc::from("its disk did not answer in time"))
+        };
+        self.log.as_ref()?.failure().or_else(hangs)
     }
 
     /// What the record says of the journal; nothing once it has failed.
     pub(super) fn journal_note(&self, at: Position) -> Option<JournalNote> {
-        let log = self.log.as_ref().filter(|log| log.failure().is_none())?;
+        let log = self.log.as_ref().filter(|_| self.journal_failure().is_none())?;
         let (id, before_legs) = (log.id(), log.marks_before());
         let mut sync = self.sync().entering(at.stage);
         if !before_legs && self.is_exit_unsettled(at) {
@@ -223,8 +242,35 @@ impl Core {
         timeout_at(later(self.options.hold), withdrawn).await.is_ok()
     }
 
+    /// Notes that a write is about to begin on both sides. `Err`: it must not, since
+    /// neither the journal nor the flag's record can be told.
+    pub(crate) async fn begin(
+        &self,
+        keys: &Keys,
+        nameless: impl FnOnce() -> bool,
+        right: Side,
+    ) -> Result<Option<Begun>, ()> {
+        let Some(log) = self.log.as_ref().filter(|log| log.marks_before()) else {
+            return Ok(None);
+        };
+        if !self.journal_given_up.load(Ordering::SeqCst) {
+            let begun = log.begin(keys, nameless(), right);
+            if begun.is_durable() {
+                return Ok(Some(begun));
+            }
+            match timeout_at(later(self.options.hold), begun.durable()).await {
+                Ok(Ok(())) => return Ok(Some(begun)),
+                Ok(Err(_)) => {}
+                // It hangs, and is not waited for any more.
+                Err(_) => self.journal_given_up.store(true, Ordering::SeqCst),
+            }
+        }
+        // A crash leaves a side unsynced from here on, so nothing need be noted.
+        if self.withdraw_journal().await { Ok(None) } else { Err(()) }
+    }
+
     fn journal_failed(&self) {
-        if let Some(failure) = self.log.as_ref().and_then(|log| log.failure())
+        if let Some(failure) = self.journal_failure()
             && !self.journal_lamented.swap(true, Ordering::SeqCst)
         {
             tracing::error!(
@@ -239,7 +285,7 @@ impl Core {
 
     /// Called now and then: nobody may be writing.
     pub(super) fn look_at_journal(&self) {
-        let failed = self.log.as_ref().is_some_and(|log| log.failure().is_some());
+        let failed = self.journal_failure().is_some();
         if failed && self.journal_on_record.load(Ordering::SeqCst) && !self.follows() {
             self.journal_failed();
         }
@@ -247,11 +293,18 @@ impl Core {
 
     /// Everything up to here is durable, and no write that has ended is noted as begun:
     /// before a step, so that the next stage finds no notes of this one.
-    pub(super) async fn flush_log(&self, limit: Duration) {
-        if let Some(log) = &self.log
-            && let Ok(Err(failed)) = timeout_at(later(limit), log.flush()).await
-        {
-            tracing::debug!(target: "tower_migration", %failed, "the journal was not flushed");
+    /// Whether it is, within this time.
+    pub(super) async fn flush_log(&self, limit: Duration) -> bool {
+        match &self.log {
+            Some(log) => matches!(timeout_at(later(limit), log.flush()).await, Ok(Ok(()))),
+            None => true,
+        }
+    }
+
+    /// The same at the end: a journal that is not durable by then must not vouch.
+    pub(super) async fn flush_log_or_give_up(&self, limit: Duration) {
+        if !self.flush_log(limit).await {
+            self.journal_given_up.store(true, Ordering::SeqCst);
         }
     }
 }

@@ -47,7 +47,7 @@ impl Core {
         let mut found = Found::default();
         let record = match standing {
             Standing::Owner => {
-                let left = adopt(log.as_ref()).await?;
+                let left = adopt(log.as_ref(), &record).await?;
                 let inherited = inherit(record, log.as_deref(), left, given_up)?;
                 found = inherited.found;
                 own(&store, inherited.record, log.as_deref(), limit).await?

@@ -222,7 +222,8 @@ impl HandleBuilder {
 
     /// Does without a journal that the flag's record names: it is lost, or not wanted
     /// any more. What it knew is given up, so what holds of the sides is what holds after
-    /// a crash without one.
+    /// a crash without one. With `journal` too, the new one is used, and
+    /// what it finds there is dropped.
     pub fn without_journal(mut self) -> Self {
         self.options.without_journal = true;
         self

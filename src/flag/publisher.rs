@@ -72,7 +72,7 @@ impl Core {
             dirty,
             parked,
             sweeps: self.sweeps(),
-            journal: self.log.as_ref().map(|log| (log.stats(), log.failure().is_some())),
+            journal: self.log.as_ref().map(|log| (log.stats(), self.journal_failure().is_some())),
             captured_bytes: self.captured.used(),
             buffered_bytes: self.buffered.used(),
             upgraded: [0, 1].map(|side| self.upgraded[side].load(Ordering::Relaxed)),

@@ -6,7 +6,7 @@ use super::{Core, core::locked};
 use crate::{
     compare::Mismatch,
     flag::store::Spans,
-    reconcile::{Begun, DirtyKey, DirtySet, Key, Keys, LogFailed, Marked, RightSide},
+    reconcile::{Begun, DirtyKey, DirtySet, Key, Keys, Marked, RightSide},
     stage::{Side, Stage, SyncState, SyncTable, is_marked},
 };
 
@@ -122,23 +122,8 @@ impl Core {
 
     /// Notes that a copy is about to write a side which is to stay synced whatever
     /// becomes of this process.
-    pub(crate) async fn begin_copy(
-        &self,
-        keys: &Keys,
-        from: Side,
-    ) -> Result<Option<Begun>, LogFailed> {
-        match &self.log {
-            Some(log) if log.marks_before() && self.is_synced(from.other()) => {
-                let begun = log.begin(keys, false, from);
-                match begun.durable().await {
-                    Ok(()) => Ok(Some(begun)),
-                    // A crash leaves the side unsynced now, so it need not be noted.
-                    Err(_) if self.withdraw_journal().await => Ok(None),
-                    Err(failed) => Err(failed),
-                }
-            }
-            _ => Ok(None),
-        }
+    pub(crate) async fn begin_copy(&self, keys: &Keys, from: Side) -> Result<Option<Begun>, ()> {
+        if self.is_synced(from.other()) { self.begin(keys, || false, from).await } else { Ok(None) }
     }
 
     /// A dirty key has been mended. If it was the last that the authority is

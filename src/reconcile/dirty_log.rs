@@ -69,6 +69,15 @@ pub(crate) struct Progress {
     pub(crate) failed: Option<LogFailed>,
 }
 
+/// Whose heir takes over: what the flag's record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lineage {
+    /// The journal that the record names.
+    pub(crate) id: Option<u64>,
+    /// Since when copies to each side count, old first.
+    pub(crate) spans: [u64; 2],
+}
+
 /// The log cannot keep its promise.
 #[derive(Clone, Debug)]
 pub(crate) struct LogFailed {
@@ -220,7 +229,11 @@ pub(crate) trait DirtyLog: Send + Sync + fmt::Debug + 'static {
 
     /// Takes over what dead processes have left, and answers all that was taken
     /// over so far and not [noted](Self::took_over) as the flag's own.
-    fn adopt(&self) -> BoxFuture<'static, Result<Found, LogFailed>>;
+    ///
+    /// Files that are not of this lineage are those of followers: what they say of the
+    /// sides, the flag has heard in another way, and a mark of theirs may be older than
+    /// what was written since. It is a conflict then. `None`: all are.
+    fn adopt(&self, lineage: Option<Lineage>) -> BoxFuture<'static, Result<Found, LogFailed>>;
 
     /// The flag has put each mark that it was given in this round, or knows
     /// better. Until then what was found is kept apart, so that a mark of this

@@ -41,9 +41,9 @@ pub use self::checkpoint::{
 pub use self::copy::{Copied, CopyError};
 pub use self::dirty::DirtyKey;
 pub(crate) use self::dirty::{DirtySet, Marked};
-pub(crate) use self::dirty_log::{
-    Begun, DirtyLog, Found, LogFailed, LogStats, SideNote, StoredMark,
-};
+pub(crate) use self::dirty_log::{Begun, DirtyLog, Found, Lineage, LogStats, SideNote, StoredMark};
+#[cfg(test)]
+pub(crate) use self::dirty_log::{LogFailed, Progress as LogProgress, Wait};
 #[cfg(feature = "journal")]
 pub use self::journal::{Journal, JournalError, JournalErrorKind, JournalMode};
 pub use self::key::{Key, Keys};

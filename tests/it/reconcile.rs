@@ -3,6 +3,8 @@
 mod ahead;
 mod backfill;
 mod checkpoints;
+mod disk;
+mod found_in_journal;
 mod found_in_repair;
 mod found_in_runs;
 mod found_in_verify;

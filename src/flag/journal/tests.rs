@@ -5,13 +5,14 @@ use std::{convert::Infallible, sync::Mutex, sync::atomic::AtomicUsize};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
+use tokio::sync::watch;
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::*;
 use crate::{
     MigrationHandle, MigrationLayer,
     flag::{BoxFuture, FlagStore, Standing, StoreError, core::Start},
-    reconcile::{Begun, Key, Keys, LogFailed, LogStats, StoredMark},
+    reconcile::{Begun, Key, Keys, Lineage, LogFailed, LogProgress, LogStats, StoredMark, Wait},
     stage::Stage,
 };
 
@@ -30,11 +31,13 @@ fn found(ids: &[u64]) -> Found {
 
 /// A journal that says whatever it is told to.
 #[derive(Debug)]
-struct Log {
-    failed: bool,
+enum Log {
+    Works,
+    Failed,
+    Hangs,
 }
 
-const LOG: Log = Log { failed: false };
+const LOG: Log = Log::Works;
 
 impl DirtyLog for Log {
     fn id(&self) -> u64 {
@@ -52,9 +55,13 @@ impl DirtyLog for Log {
     fn side(&self, _: Side, _: SideNote) {}
 
     fn begin(&self, _: &Keys, _: bool, _: Side) -> Begun {
-        match self.failed {
-            true => Begun::failed(LogFailed::new("no room", "free some space")),
-            false => Begun::unnoted(),
+        match self {
+            Self::Works => Begun::unnoted(),
+            Self::Failed => Begun::failed(LogFailed::new("no room", "free some space")),
+            Self::Hangs => {
+                let (never, progress) = watch::channel(LogProgress::default());
+                Begun::noted(Some(Wait { commit: 1, progress }), never)
+            }
         }
     }
 
@@ -62,14 +69,14 @@ impl DirtyLog for Log {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn adopt(&self) -> BoxFuture<'static, Result<Found, LogFailed>> {
+    fn adopt(&self, _: Option<Lineage>) -> BoxFuture<'static, Result<Found, LogFailed>> {
         Box::pin(std::future::ready(Ok(Found::default())))
     }
 
     fn took_over(&self, _: u64) {}
 
     fn failure(&self) -> Option<Arc<str>> {
-        self.failed.then(|| "no room".into())
+        matches!(self, Self::Failed).then(|| "no room".into())
     }
 
     fn stats(&self) -> LogStats {
@@ -117,7 +124,10 @@ fn a_journal_that_is_not_there_is_an_error_until_it_is_given_up() {
         since: std::time::SystemTime::now(),
     };
     let strange = Found { marks: vec![("/a".into(), mark)], ..found(&[8]) };
-    assert!(inherit(unknown.clone(), Some(&LOG), strange.clone(), false).is_err());
+    // It had failed, and was taken off the record: what it knows of keys counts.
+    let kept = inherit(unknown.clone(), Some(&LOG), strange.clone(), false).expect("opened");
+    assert_eq!(kept.found.marks.len(), 1);
+    assert_eq!(kept.record.sync.new, SyncState::Unsynced);
     let given_up = inherit(unknown.clone(), Some(&LOG), strange, true);
     assert!(given_up.is_ok_and(|inherited| inherited.found.marks.is_empty()));
     assert!(inherit(unknown, Some(&LOG), found(&[8]), false).is_ok(), "a new journal");
@@ -164,11 +174,11 @@ impl FlagStore for Kept {
     }
 }
 
-/// At write-both, with a journal that has failed and is still on record.
-fn failed(store: &Kept) -> MigrationHandle {
+/// At write-both, with a journal that does not keep anything and is still on record.
+fn failed(store: &Kept, log: Log) -> MigrationHandle {
     let name: Arc<str> = "test".into();
     let (standing, instance) = (Standing::Owner, "one".into());
-    let log: Option<Arc<dyn DirtyLog>> = Some(Arc::new(Log { failed: true }));
+    let log: Option<Arc<dyn DirtyLog>> = Some(Arc::new(log));
     let start = Start { record: record(true, true), standing, instance, log };
     let store = Arc::new(store.clone());
     MigrationHandle { core: Core::new(name, Options::default(), store, false, start) }
@@ -178,7 +188,8 @@ type Call = Request<Full<Bytes>>;
 
 #[tokio::test(start_paused = true)]
 async fn a_journal_that_fails_is_taken_off_the_record_before_a_write_begins() {
-    for broken in [false, true] {
+    let hangs = |hangs| if hangs { Log::Hangs } else { Log::Failed };
+    for (log, broken) in [(false, false), (false, true), (true, false), (true, true)] {
         let store = Kept::default();
         store.broken.store(broken, Ordering::SeqCst);
         let calls = Arc::new(AtomicUsize::new(0));
@@ -191,12 +202,16 @@ async fn a_journal_that_fails_is_taken_off_the_record_before_a_write_begins() {
                 async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
             })
         };
-        let layer = MigrationLayer::new(failed(&store), side.clone());
+        let handle = failed(&store, hangs(log));
+        let layer = MigrationLayer::new(handle.clone(), side.clone());
         let service = layer.layer(side);
         let put = || Request::put("/a").body(Full::<Bytes>::default()).expect("a request");
         let answer = service.clone().oneshot(put()).await.expect("an answer");
+        assert!(handle.status().journal.is_some_and(|journal| journal.failure.is_some()));
         if broken {
             assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            let second = service.clone().oneshot(put()).await.expect("an answer");
+            assert_eq!(second.status(), StatusCode::SERVICE_UNAVAILABLE);
             assert_eq!(calls.load(Ordering::SeqCst), 0, "neither side has seen it");
             // Once the record can be written, clients are served.
             store.broken.store(false, Ordering::SeqCst);

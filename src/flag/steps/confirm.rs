@@ -84,6 +84,9 @@ impl Core {
         let saved = self.save(at, self.options.step_deadline).await;
         drop(saved.map_err(|failed| Reason::Store(failed.error))?);
         confirming.done();
+        // Else a kill from here on finds the journal's word, which is older.
+        self.note_side(side);
+        self.flush_log(self.options.hold).await;
         self.untracked[side.index()].fetch_sub(untracked, Ordering::Relaxed);
         tracing::info!(
             target: "tower_migration",

@@ -231,7 +231,7 @@ impl Core {
             return;
         }
         self.shut_down.store(true, Ordering::SeqCst);
-        self.flush_log(self.options.step_deadline).await;
+        self.flush_log_or_give_up(self.options.step_deadline).await;
         let follows = self.follows();
         if !follows {
             self.save_clean().await;

@@ -170,9 +170,10 @@ impl MigrationHandle {
             true => None,
             false => match self.core.begin_copy(keys, from).await {
                 Ok(begun) => begun,
-                Err(failed) => {
+                Err(()) => {
                     held.0.mark.unused();
-                    return Err(CopyError::Store(failed.to_string()));
+                    let what = "neither the journal nor the flag's record can be written";
+                    return Err(CopyError::Store(what.to_owned()));
                 }
             },
         };

@@ -8,7 +8,7 @@ use crate::{
         Key,
         dirty_log::{Found, SideNote, StoredMark},
     },
-    stage::Side,
+    stage::{RightSide, Side},
 };
 
 /// How many files' ids are kept.
@@ -82,6 +82,19 @@ impl Left {
             self.nameless[wrong] |= nameless;
         }
         self.ids(&other.ids);
+    }
+
+    /// What counts of a follower's file: its marks. They do so as they are if both sides
+    /// are what they were then; else one may have been written alone since, and nobody
+    /// knows which is right.
+    pub(super) fn of_a_follower(&self, spans: [u64; 2]) -> Self {
+        let same = |side: usize| self.sides[side].is_some_and(|note| note.span == spans[side]);
+        let current = same(0) && same(1);
+        let mut left = Self { ids: self.ids.clone(), marks: self.marks.clone(), ..Self::default() };
+        for mark in left.marks.values_mut().filter(|_| !current) {
+            mark.right = RightSide::Conflict;
+        }
+        left
     }
 
     pub(super) fn to_found(&self, round: u64) -> Found {

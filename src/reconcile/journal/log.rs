@@ -24,7 +24,7 @@ use crate::{
     flag::BoxFuture,
     reconcile::{
         Key, Keys,
-        dirty_log::{Begun, DirtyLog, Found, LogFailed, LogStats, SideNote, StoredMark},
+        dirty_log::{Begun, DirtyLog, Found, Lineage, LogFailed, LogStats, SideNote, StoredMark},
     },
     stage::Side,
 };
@@ -116,13 +116,13 @@ impl DirtyLog for JournalLog {
         })
     }
 
-    fn adopt(&self) -> BoxFuture<'static, Result<Found, LogFailed>> {
+    fn adopt(&self, lineage: Option<Lineage>) -> BoxFuture<'static, Result<Found, LogFailed>> {
         let estate = Arc::clone(&self.estate);
         let (answer, answered) = oneshot::channel();
         // Not the writer's thread: writes that begin meanwhile wait for that.
         let spawned = thread::Builder::new()
             .name("migration-adopt".to_owned())
-            .spawn(move || answer.send(estate.adopt()));
+            .spawn(move || answer.send(estate.adopt(lineage)));
         Box::pin(async move {
             let what = "cannot start a thread to read the journal";
             spawned.map_err(|error| JournalError::io(what, error))?;
@@ -193,9 +193,9 @@ struct Estate {
 
 impl Estate {
     /// Blocks.
-    fn adopt(&self) -> Result<Found, LogFailed> {
+    fn adopt(&self, lineage: Option<Lineage>) -> Result<Found, LogFailed> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let (dead, left) = read_dead(&self.dir, &self.name, &self.shared.ids())?;
+        let (dead, left) = read_dead(&self.dir, &self.name, &self.shared.ids(), lineage)?;
         let found = self.shared.take_over(&left)?;
         // Only now: what is in two files is found twice, what is in none is lost.
         let any = !dead.is_empty();
@@ -216,6 +216,7 @@ pub(super) fn read_dead(
     dir: &Path,
     name: &str,
     known: &[u64],
+    lineage: Option<Lineage>,
 ) -> Result<(Vec<dir::Dead>, Left), JournalError> {
     let dead = dir::dead(dir)?;
     let mut files = Vec::new();
@@ -228,10 +229,28 @@ pub(super) fn read_dead(
     // knew more than that file.
     let mut taken: Vec<u64> = known.to_vec();
     taken.extend(files.iter().flat_map(|(_, left)| &left.ids));
+    let is_heir = |(id, left): &(u64, Left)| {
+        lineage
+            .is_none_or(|of| of.id == Some(*id) || of.id.is_some_and(|of| left.ids.contains(&of)))
+    };
+    let left = || files.iter().filter(|(id, _)| !taken.contains(id));
     let mut all = Left::default();
-    for (id, left) in files.iter().filter(|(id, _)| !taken.contains(id)) {
+    for (id, left) in left().filter(|file| is_heir(file)) {
         all.merge(left);
         all.ids(&[*id]);
+    }
+    let inherits = left().any(is_heir);
+    if let Some(Lineage { id, spans }) = lineage {
+        let known = |side: usize| all.sides[side].map_or(spans[side], |note| note.span);
+        let spans = [known(0), known(1)];
+        for (id, left) in left().filter(|file| !is_heir(file)) {
+            all.merge(&left.of_a_follower(spans));
+            all.ids(&[*id]);
+        }
+        // The one that the next start looks for is never too old.
+        if let Some(id) = id.filter(|_| inherits) {
+            all.ids(&[id]);
+        }
     }
     Ok((dead, all))
 }

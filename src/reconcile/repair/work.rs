@@ -142,6 +142,16 @@ impl Shared {
         pause.mul_f64(0.5 + fastrand::f64())
     }
 
+    /// Nothing is to be done about a key, unless it is dirty anew by now.
+    fn leave(&self, core: &Core, schedule: &mut Schedule, key: Key) {
+        let leaves = self.options.conflicts == Conflicts::Leave;
+        match core.dirty().get(&key) {
+            None => schedule.done(&key),
+            Some((RightSide::Conflict, _)) if leaves => schedule.done(&key),
+            Some(_) => schedule.again(key, Duration::ZERO),
+        }
+    }
+
     /// What comes of a key after a try at it.
     fn ended(&self, core: &Core, key: Key, copied: Result<bool, Ended>) {
         let mut state = self.lock();
@@ -154,12 +164,14 @@ impl Shared {
                     self.news.notify_waiters();
                 }
                 state.breaker.healed();
-                if healed || core.dirty().get(&key).is_none() {
+                // Asked now and not before: one that was marked while its copy ended is
+                // passed by all others, since this one has it.
+                if core.dirty().get(&key).is_none() {
                     state.schedule.done(&key);
                     RepairEnd::Healed
                 } else {
                     state.schedule.again(key, Duration::ZERO);
-                    RepairEnd::Again
+                    if healed { RepairEnd::Healed } else { RepairEnd::Again }
                 }
             }
             Err(Ended::Postponed) => {
@@ -169,7 +181,7 @@ impl Shared {
             }
             Err(Ended::Gone) => {
                 state.breaker.postponed();
-                state.schedule.done(&key);
+                self.leave(core, &mut state.schedule, key);
                 RepairEnd::Postponed
             }
             Err(Ended::Failed(error)) => {
@@ -177,7 +189,7 @@ impl Shared {
                 let attempts = core.dirty().failed(&key, error.into(), self.options.park_after);
                 if attempts == 0 {
                     // Mended by somebody else meanwhile.
-                    state.schedule.done(&key);
+                    self.leave(core, &mut state.schedule, key);
                 } else {
                     state.schedule.again(key, self.pause(attempts));
                 }

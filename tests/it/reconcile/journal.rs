@@ -1,79 +1,16 @@
 //! Dirty keys that outlive the process.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tower_migration::{
-    ConfigError, FailurePolicy, FileStore, MigrationHandle, OpenError, Side, Stage, Standing,
+    ConfigError, FileStore, MigrationHandle, OpenError, Side, Stage, Standing,
     reconcile::{FileCheckpoints, Journal, JournalErrorKind, JournalMode, RightSide, Sweep},
     stage::SyncState,
 };
 
-use super::world::*;
+use super::{disk::*, world::*};
 use crate::support::*;
-
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn flag(&self) -> FileStore {
-        FileStore::create_or_open(self.path("flag")).unwrap()
-    }
-
-    fn journal(&self, mode: JournalMode) -> Journal {
-        Journal::create_or_open(self.path("journal")).unwrap().mode(mode)
-    }
-
-    async fn open(&self, mode: JournalMode) -> MigrationHandle {
-        let builder = MigrationHandle::builder("test").linger(Duration::ZERO);
-        builder.journal(self.journal(mode)).open(self.flag()).await.unwrap()
-    }
-
-    /// At write-both, with new synced and one key that new lacks.
-    async fn with_a_dirty_key(&self, tables: &Tables, mode: JournalMode) -> World {
-        let world = self.world(tables, mode).await;
-        tables.fill(Side::Old, [(1, 1), (2, 1)]);
-        world.advance().await;
-        assert!(world.backfill().run().await.unwrap().synced);
-        tables.down(Side::New, true);
-        world.rig.ask(set(1, 2)).await;
-        tables.down(Side::New, false);
-        assert_eq!(world.rig.dirty(), ["/0001"]);
-        world
-    }
-
-    async fn world(&self, tables: &Tables, mode: JournalMode) -> World {
-        let handle = self.open(mode).await;
-        World::over(tables.clone(), handle, |layer| layer.failure_policy(FailurePolicy::AwaitBoth))
-    }
-
-    /// The journal's files.
-    fn files(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.path("journal")).unwrap();
-        let paths = entries.map(|entry| entry.unwrap().path());
-        paths.filter(|path| path.extension().is_some_and(|end| end == "redb")).collect()
-    }
-}
-
-async fn until(what: impl Fn() -> bool) {
-    let waiting = async {
-        while !what() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(Duration::from_secs(20), waiting).await.expect("it comes true");
-}
 
 #[tokio::test]
 async fn a_stop_in_order_keeps_what_is_dirty_and_the_side_synced() {

@@ -35,7 +35,7 @@ async fn several_files_are_merged_and_removed() {
     drop((first, second));
 
     let (heir, _) = start(dir.path());
-    let found = heir.adopt().await.unwrap();
+    let found = heir.adopt(None).await.unwrap();
     assert_eq!(
         found_keys(&found),
         [("/apart", RightSide::Conflict, 2), ("/begun", OLD, 1), ("/both", OLD, 5)]
@@ -52,7 +52,7 @@ async fn several_files_are_merged_and_removed() {
 
     // Nothing new: the same again, and nothing is written.
     let commits = heir.stats().commits;
-    assert_eq!(heir.adopt().await.unwrap(), found);
+    assert_eq!(heir.adopt(None).await.unwrap(), found);
     assert_eq!(heir.stats().commits, commits);
 }
 
@@ -66,7 +66,7 @@ async fn what_the_flag_has_not_taken_over_yet_is_found_by_the_next() {
     let first_id = first.id();
     drop(first);
     let (second, _) = start(dir.path());
-    let found = second.adopt().await.unwrap();
+    let found = second.adopt(None).await.unwrap();
     // It makes the key dirty on its own, and does not know what was found.
     second.put(&"/a".into(), mark(OLD, 1));
     second.flush().await.unwrap();
@@ -74,7 +74,7 @@ async fn what_the_flag_has_not_taken_over_yet_is_found_by_the_next() {
     drop((second, nameless));
 
     let (third, _) = start(dir.path());
-    let again = third.adopt().await.unwrap();
+    let again = third.adopt(None).await.unwrap();
     assert_eq!(found_keys(&again), [("/a", RightSide::Conflict, 5)]);
     assert_eq!((again.sides, again.nameless), (found.sides, found.nameless));
     assert_eq!(again.ids, [first_id, second_id]);
@@ -87,7 +87,7 @@ async fn what_the_flag_has_not_taken_over_yet_is_found_by_the_next() {
     let third_id = third.id();
     drop(third);
     let (fourth, _) = start(dir.path());
-    let last = fourth.adopt().await.unwrap();
+    let last = fourth.adopt(None).await.unwrap();
     assert_eq!((last.marks, last.sides, last.nameless), (vec![], [None, None], [false, false]));
     assert_eq!(last.ids, [first_id, second_id, third_id]);
 }
@@ -102,9 +102,9 @@ async fn a_later_round_is_not_taken_over_by_an_earlier_one() {
         drop(log);
     };
     leave("/a");
-    let first = heir.adopt().await.unwrap();
+    let first = heir.adopt(None).await.unwrap();
     leave("/b");
-    let second = heir.adopt().await.unwrap();
+    let second = heir.adopt(None).await.unwrap();
     assert_eq!(found_keys(&second), [("/a", OLD, 1), ("/b", OLD, 1)]);
     heir.took_over(first.round);
     heir.flush().await.unwrap();
@@ -112,7 +112,7 @@ async fn a_later_round_is_not_taken_over_by_an_earlier_one() {
     heir.took_over(second.round);
     heir.flush().await.unwrap();
     assert_eq!(left(as_if_killed(dir.path()).path()).marks.len(), 0);
-    assert_eq!(heir.adopt().await.unwrap().marks, []);
+    assert_eq!(heir.adopt(None).await.unwrap().marks, []);
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn a_crash_between_merge_and_removal_changes_nothing() {
     drop(first);
     let kept = as_if_killed(dir.path());
     let (second, _) = start(dir.path());
-    let found = second.adopt().await.unwrap();
+    let found = second.adopt(None).await.unwrap();
     second.put(&"/a".into(), mark(OLD, 5));
     second.took_over(found.round);
     second.flush().await.unwrap();
@@ -136,7 +136,7 @@ async fn a_crash_between_merge_and_removal_changes_nothing() {
     assert_eq!(files(dir.path()).len(), 2);
 
     let (third, _) = start(dir.path());
-    let again = third.adopt().await.unwrap();
+    let again = third.adopt(None).await.unwrap();
     assert_eq!(found_keys(&again), [("/a", OLD, 5)], "nothing that was mended comes back");
     assert_eq!(
         again.ids,
@@ -156,7 +156,7 @@ async fn a_damaged_file_is_left_alone_and_nothing_is_taken_over() {
     let bytes = fs::read(&damaged).unwrap();
     fs::write(&damaged, &bytes[..bytes.len() - 1]).unwrap();
     let (heir, _) = start(dir.path());
-    let error = heir.adopt().await.unwrap_err();
+    let error = heir.adopt(None).await.unwrap_err();
     assert!(error.to_string().contains(damaged.to_str().unwrap()), "{error}");
     assert!(error.lifted_by().contains("start_over"));
     assert!(heir.failure().is_none());
@@ -168,7 +168,7 @@ async fn a_damaged_file_is_left_alone_and_nothing_is_taken_over() {
     let error = Journal::open(dir.path()).unwrap_err();
     assert_eq!(error.kind(), JournalErrorKind::Corrupt);
     let log = Journal::start_over(dir.path()).unwrap().start("airports").unwrap();
-    assert!(log.adopt().await.unwrap().ids.is_empty());
+    assert!(log.adopt(None).await.unwrap().ids.is_empty());
     let aside = dir.path().join("aside-1");
     assert_eq!(files(&aside).len(), 3);
     assert_eq!(files(dir.path()).len(), 2);
@@ -186,7 +186,7 @@ async fn what_died_while_it_was_made_is_swept_away() {
     fs::write(dir.path().join("1-0123456789abcdef.redb.new"), b"half").unwrap();
     fs::write(dir.path().join("notes.new"), b"not ours").unwrap();
     let (heir, _) = start(dir.path());
-    assert_eq!(heir.adopt().await.unwrap(), Found::default());
+    assert_eq!(heir.adopt(None).await.unwrap(), Found::default());
     assert_eq!(files(dir.path()).len(), 2);
     assert!(dir.path().join("notes.new").exists());
 }
@@ -210,7 +210,7 @@ async fn a_directory_is_one_migrations() {
     let hotels = open().start("hotels").unwrap();
     drop(hotels);
     let airports = Journal { files: Vec::new(), ..other }.start("airports").unwrap();
-    let error = airports.adopt().await.unwrap_err();
+    let error = airports.adopt(None).await.unwrap_err();
     assert!(error.to_string().contains("hotels"), "{error}");
 }
 
@@ -252,7 +252,7 @@ async fn a_file_that_somebody_looks_at_is_not_taken_for_a_living_ones() {
     let looking = File::open(files(dir.path()).remove(0)).unwrap();
     looking.lock_shared().unwrap();
     let (heir, _) = start(dir.path());
-    let adopting = heir.adopt();
+    let adopting = heir.adopt(None);
     tokio::time::sleep(Duration::from_millis(20)).await;
     drop(looking);
     assert_eq!(found_keys(&adopting.await.unwrap()), [("/a", OLD, 1)]);
@@ -266,7 +266,7 @@ async fn to_drop_the_journal_ends_an_adoption_one_way_or_the_other() {
         log.put(&"/a".into(), mark(OLD, 1));
         drop(log);
         let (heir, _) = start(dir.path());
-        let adopting = heir.adopt();
+        let adopting = heir.adopt(None);
         drop(heir);
         let _ = adopting.await;
         assert_eq!(keys(&left(dir.path())), [("/a", OLD)]);
@@ -279,7 +279,7 @@ async fn ids_are_kept_for_a_while_not_for_ever() {
     let mut ids = Vec::new();
     for _ in 0..70 {
         let (log, _) = start(dir.path());
-        assert_eq!(log.adopt().await.unwrap().ids, ids);
+        assert_eq!(log.adopt(None).await.unwrap().ids, ids);
         ids.push(log.id());
         let from = ids.len().saturating_sub(64);
         ids.drain(..from);

@@ -15,7 +15,7 @@ async fn fails_for_good(log: JournalLog, dir: &Path, why: &str) {
         log.took_over(0);
         assert!(log.flush().await.is_err());
         assert!(begin(&log, "/c", Side::Old).durable().await.is_err());
-        assert!(log.adopt().await.is_err());
+        assert!(log.adopt(None).await.is_err());
     }
     drop(waiting);
     assert_eq!(log.stats().waiting, 0);

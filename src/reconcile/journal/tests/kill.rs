@@ -25,7 +25,7 @@ async fn child() {
     let keep = Duration::from_millis(fastrand::u64(0..20));
     let journal = Journal::open(&dir).unwrap().mode(JournalMode::BeforeLegs).keep(keep);
     let log = journal.start("airports").unwrap();
-    let found = log.adopt().await.unwrap();
+    let found = log.adopt(None).await.unwrap();
     for (key, mark) in &found.marks {
         log.put(key, *mark);
     }

@@ -148,7 +148,7 @@ fn begin(log: &JournalLog, key: &str, right: Side) -> Begun {
 
 /// What the dead have left.
 fn left(dir: &Path) -> Left {
-    read_dead(dir, "airports", &[]).unwrap().1
+    read_dead(dir, "airports", &[], None).unwrap().1
 }
 
 /// Its keys, and the side that is right.

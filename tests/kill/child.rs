@@ -169,6 +169,8 @@ async fn live(task: &Task) -> Result<(), BoxError> {
                 let names = reasons.map(|reason| match reason {
                     Reason::Follower => "follower",
                     Reason::Shared => "shared",
+                    Reason::NotSynced { .. } => "unsynced",
+                    Reason::DirtyKeys { .. } => "dirty",
                     _ => "other",
                 });
                 say(format_args!("refused {}", names.collect::<Vec<_>>().join(",")));

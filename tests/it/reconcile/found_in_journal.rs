@@ -1,4 +1,4 @@
-//! What attacks on the journal found: restarts, kills, followers.
+//! What once went wrong with the journal: restarts, kills, followers.
 
 use std::{fs, time::Duration};
 

@@ -66,7 +66,10 @@ impl DirtyLog for Log {
     }
 
     fn flush(&self) -> BoxFuture<'static, Result<(), LogFailed>> {
-        Box::pin(std::future::ready(Ok(())))
+        match self {
+            Self::Hangs => Box::pin(std::future::pending()),
+            Self::Works | Self::Failed => Box::pin(std::future::ready(Ok(()))),
+        }
     }
 
     fn adopt(&self, _: Option<Lineage>) -> BoxFuture<'static, Result<Found, LogFailed>> {
@@ -174,8 +177,8 @@ impl FlagStore for Kept {
     }
 }
 
-/// At write-both, with a journal that does not keep anything and is still on record.
-fn failed(store: &Kept, log: Log) -> MigrationHandle {
+/// At write-both, with this journal on record.
+fn with_journal(store: &Kept, log: Log) -> MigrationHandle {
     let name: Arc<str> = "test".into();
     let (standing, instance) = (Standing::Owner, "one".into());
     let log: Option<Arc<dyn DirtyLog>> = Some(Arc::new(log));
@@ -202,7 +205,7 @@ async fn a_journal_that_fails_is_taken_off_the_record_before_a_write_begins() {
                 async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
             })
         };
-        let handle = failed(&store, hangs(log));
+        let handle = with_journal(&store, hangs(log));
         let layer = MigrationLayer::new(handle.clone(), side.clone());
         let service = layer.layer(side);
         let put = || Request::put("/a").body(Full::<Bytes>::default()).expect("a request");
@@ -221,5 +224,16 @@ async fn a_journal_that_fails_is_taken_off_the_record_before_a_write_begins() {
         } else {
             assert_eq!(answer.status(), StatusCode::OK);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_a_journal_that_hangs_and_it_does_not_vouch() {
+    for (log, vouches) in [(Log::Works, true), (Log::Hangs, false)] {
+        let store = Kept::default();
+        with_journal(&store, log).shutdown().await;
+        let kept = store.record.lock().expect("no panic").clone().expect("a record");
+        assert_eq!(kept.journal.is_some(), vouches);
+        assert!(kept.clean);
     }
 }

@@ -11,9 +11,11 @@ pub mod future;
 mod guard;
 mod layer;
 mod observe;
+mod pattern;
 pub mod protocol;
 mod reason;
 pub mod reconcile;
+mod report;
 mod service;
 pub mod stage;
 pub mod telemetry;
@@ -26,8 +28,16 @@ pub use self::flag::{
     StoreErrorKind,
 };
 pub use self::layer::{Limits, MigrationLayer};
-pub use self::observe::{Disagreement, Event, LegDetail, LegResult, Observer, ShadowRead};
+pub use self::observe::{
+    Disagreement, Event, EventQueue, LegDetail, LegResult, Observer, OwnedEvent, ShadowRead,
+};
+#[cfg(feature = "json")]
+#[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+pub use self::observe::{NdjsonFile, NdjsonSink};
 pub use self::protocol::{Dispatch, FallbackRead, UpgradeToken};
+pub use self::report::{
+    Advice, Example, PlaceKind, PlaceReport, ReasonCount, Report, RouteReport, SideLatency,
+};
 pub use self::service::Migration;
 pub use self::stage::{
     FailurePolicy, Operation, Outcome, ParseStageError, Role, Side, Stage, WriteOrder,

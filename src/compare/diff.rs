@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Unclear;
+
 /// How much of a value is kept, in characters.
 const EXCERPT: usize = 120;
 
@@ -10,24 +12,30 @@ const EXCERPT: usize = 120;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Difference {
-    /// `status`, `header content-type`, `body at byte 17`, …
+    /// `status`, `header content-type`, `body at byte 17`; of a JSON body, the
+    /// pointer of RFC 6901: `/airports/3/name`.
     pub what: String,
+    /// The same for all that is counted together: `body`, `/airports/*/name`.
+    pub place: String,
     /// What the authority said, at most 120 characters.
     pub authority: String,
     /// What the other side said, at most 120 characters.
     pub other: String,
 }
 
-/// All that a comparer found to differ. Empty where nothing does.
+/// All that a comparer found to differ, and what it could not compare. Empty
+/// where nothing differs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[must_use]
-pub struct Diff(Vec<Difference>);
+pub struct Diff {
+    differences: Vec<Difference>,
+    unclear: Option<Unclear>,
+}
 
 impl Diff {
     /// Nothing differs.
     pub const fn none() -> Self {
-        Self(Vec::new())
+        Self { differences: Vec::new(), unclear: None }
     }
 
     /// One difference. Values are cut to 120 characters.
@@ -36,11 +44,32 @@ impl Diff {
         authority: impl fmt::Display,
         other: impl fmt::Display,
     ) -> Self {
-        Self(vec![Difference {
+        let what = what.into();
+        Self::at(what.clone(), what, authority, other)
+    }
+
+    /// One difference that is counted together with others of the same `place`: a
+    /// place for each element of a list would be places without end.
+    ///
+    /// ```
+    /// use tower_migration::compare::Diff;
+    ///
+    /// let diff = Diff::at("row * name", "row 17 name", "Zürich", "Zurich");
+    /// assert_eq!(diff.differences()[0].place, "row * name");
+    /// ```
+    pub fn at(
+        place: impl Into<String>,
+        what: impl Into<String>,
+        authority: impl fmt::Display,
+        other: impl fmt::Display,
+    ) -> Self {
+        let difference = Difference {
             what: what.into(),
+            place: place.into(),
             authority: excerpt(&authority.to_string()),
             other: excerpt(&other.to_string()),
-        }])
+        };
+        Self { differences: vec![difference], unclear: None }
     }
 
     /// One difference if `differs`, else none.
@@ -53,29 +82,63 @@ impl Diff {
         if differs { Self::of(what, authority, other) } else { Self::none() }
     }
 
+    /// Something could not be compared, and why. Counts unless something else
+    /// differs for certain.
+    ///
+    /// ```
+    /// use tower_migration::compare::{Diff, SkipReason};
+    ///
+    /// let diff = Diff::unclear(SkipReason::Encoding);
+    /// assert!(!diff.is_empty() && diff.differences().is_empty());
+    /// ```
+    pub fn unclear(reason: impl Into<Unclear>) -> Self {
+        Self { differences: Vec::new(), unclear: Some(reason.into()) }
+    }
+
     /// The differences of both.
     pub fn and(mut self, more: Self) -> Self {
-        self.0.extend(more.0);
+        self.differences.extend(more.differences);
+        self.unclear = self.unclear.or(more.unclear);
+        self
+    }
+
+    /// The differences for which this holds; what is unclear stays so.
+    pub(crate) fn only(mut self, holds: impl FnMut(&Difference) -> bool) -> Self {
+        self.differences.retain(holds);
         self
     }
 
     /// The first differences, at most so many.
-    #[cfg(feature = "grpc")]
+    #[cfg(any(feature = "grpc", feature = "json"))]
     pub(super) fn first(mut self, count: usize) -> Self {
-        self.0.truncate(count);
+        self.differences.truncate(count);
         self
     }
 
-    /// Whether nothing differs.
+    /// Whether everything was compared and nothing differs.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.differences.is_empty() && self.unclear.is_none()
     }
 
     /// The differences, in the order in which they were found.
     #[must_use]
     pub fn differences(&self) -> &[Difference] {
-        &self.0
+        &self.differences
+    }
+
+    /// Why something could not be compared, if so.
+    #[must_use]
+    pub const fn why_unclear(&self) -> Option<Unclear> {
+        self.unclear
+    }
+}
+
+/// As the list of its differences.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Diff {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.differences.serialize(serializer)
     }
 }
 
@@ -91,11 +154,14 @@ impl fmt::Display for Diff {
         if self.is_empty() {
             return f.write_str("no difference");
         }
-        for (at, difference) in self.0.iter().enumerate() {
-            let lead = if at == 0 { "" } else { "; " };
-            let Difference { what, authority, other } = difference;
+        let mut lead = "";
+        for Difference { what, authority, other, .. } in &self.differences {
             write!(f, "{lead}{what}: {authority:?} against {other:?}")?;
+            lead = "; ";
         }
-        Ok(())
+        match self.unclear {
+            Some(reason) => write!(f, "{lead}not all compared: {reason}"),
+            None => Ok(()),
+        }
     }
 }

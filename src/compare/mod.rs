@@ -23,15 +23,27 @@
 //! # When it is called
 //!
 //! In the shadow task, once both answers are complete, and again for each time
-//! they are read again because they differed. Never on the request path. A
-//! panic in it is caught and counted as
-//! [`FailReason::ComparerPanicked`]. It must not block: it runs on the async
-//! runtime.
+//! they are read again because they differed. Never on the request path. Bodies
+//! that differ and together exceed
+//! [`Limits::compare_inline`](crate::Limits::compare_inline) are compared on a
+//! thread of tokio's blocking pool; all others on the async runtime, so it must not
+//! block. A panic in it is caught and counted as
+//! [`FailReason::ComparerPanicked`].
 
 mod diff;
+mod encoding;
+#[cfg(any(feature = "grpc", feature = "json"))]
+mod findings;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+mod headers;
+#[cfg(feature = "json")]
+#[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+pub mod json;
+mod noise;
 mod parts;
+#[cfg(any(feature = "grpc", feature = "json"))]
+pub mod rules;
 mod verdict;
 
 use std::{
@@ -41,10 +53,13 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
+use tokio::time::Instant;
 
 pub use self::diff::{Diff, Difference};
-pub use self::parts::{And, ExactBody, Headers, Status};
-pub use self::verdict::{FailReason, InconclusiveReason, SkipReason, Verdict};
+pub use self::headers::Headers;
+pub use self::noise::Noise;
+pub use self::parts::{And, ExactBody, Normalised, Status};
+pub use self::verdict::{FailReason, InconclusiveReason, SkipReason, Unclear, Verdict};
 use crate::{reconcile::Keys, stage::Side};
 
 /// One side's answer, whole.
@@ -82,14 +97,53 @@ pub struct Answers<'a> {
     pub authority: &'a Answer,
     /// What the other side said.
     pub other: &'a Answer,
+    /// About the two of them.
+    pub context: Context,
 }
 
 impl<'a> Answers<'a> {
-    /// Two answers to `GET /`, for tests of comparers.
+    /// Two answers to `GET /`, old being the authority, for tests of comparers.
     #[must_use]
     pub fn of(authority: &'a Answer, other: &'a Answer) -> Self {
         static ROOT: std::sync::LazyLock<Uri> = std::sync::LazyLock::new(Uri::default);
-        Self { method: &Method::GET, uri: &ROOT, authority, other }
+        let context = Context::new(Side::Old);
+        Self { method: &Method::GET, uri: &ROOT, authority, other, context }
+    }
+}
+
+/// What a comparer may want to know besides the answers.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Context {
+    /// The side that gave the first answer.
+    pub authority: Side,
+    /// The side that gave the second one. The same as `authority` where the
+    /// authority is compared with itself, for its [`Noise`].
+    pub other: Side,
+    /// When the result is of no use any more.
+    pub deadline: Option<Instant>,
+}
+
+impl Context {
+    /// With the authority on this side, and no deadline.
+    #[must_use]
+    pub const fn new(authority: Side) -> Self {
+        Self { authority, other: authority.other(), deadline: None }
+    }
+
+    /// Of an authority that is compared with itself.
+    pub(crate) const fn itself(self) -> Self {
+        Self { other: self.authority, ..self }
+    }
+
+    pub(crate) const fn until(self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
+
+    /// Whether the deadline is over.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
@@ -108,6 +162,31 @@ pub trait Compare: Send + Sync + 'static {
         Self: Sized,
     {
         And::new(self, next)
+    }
+
+    /// This comparer, on answers that were put into a common form first, by side: a
+    /// header dropped, a status mapped, a body rewritten. For fields of JSON bodies
+    /// and gRPC messages see `rules::Rules` (features `json` and `grpc`).
+    ///
+    /// ```
+    /// use tower_migration::{Side, compare::{Answer, Compare, ExactBody, Status}};
+    ///
+    /// let comparer = Status.and(ExactBody).normalised(|side, answer: &mut Answer| {
+    ///     if side == Side::New {
+    ///         // New ends its texts with a newline.
+    ///         answer.body = answer.body.trim_ascii_end().to_vec().into();
+    ///     }
+    /// });
+    /// # let _ = comparer;
+    /// ```
+    fn normalised(
+        self,
+        normalise: impl Fn(Side, &mut Answer) + Send + Sync + 'static,
+    ) -> Normalised<Self>
+    where
+        Self: Sized,
+    {
+        Normalised::new(self, normalise)
     }
 }
 
@@ -140,6 +219,9 @@ impl<C: Compare + ?Sized> Compare for Arc<C> {
 pub struct Mismatch {
     /// The request, such as `GET /airports/EDDF`.
     pub request: Arc<str>,
+    /// What it is counted under in the [`Report`](crate::Report), such as
+    /// `GET /airports/*`.
+    pub route: Arc<str>,
     /// Its keys.
     pub keys: Keys,
     /// The side that answered the client.

@@ -13,8 +13,14 @@ reasons! {
         /// The sides differed, and were equal when read again.
         Transient = "transient",
         /// The sides differed, and the deadline came before they could be read
-        /// again.
+        /// again, or before they were compared.
         Deadline = "deadline",
+        /// Where they differ, the authority differs from itself: see
+        /// [`Noise`](crate::compare::Noise).
+        Noise = "noise",
+        /// The other side answered 304 to a request that the authority answered
+        /// whole.
+        NotModified = "not_modified",
     }
 }
 
@@ -51,6 +57,13 @@ reasons! {
         ClientSlow = "client_slow",
         /// The authority's answer broke off.
         AnswerBroken = "answer_broken",
+        /// A body is encoded in a way that cannot be read: `br`, `zstd`, or `gzip`
+        /// without one of the features `json` and `grpc`.
+        Encoding = "encoding",
+        /// A body is over a limit of the comparer once it is decoded.
+        TooLarge = "too_large",
+        /// A document is nested too deeply for the comparer.
+        TooDeep = "too_deep",
     }
 }
 
@@ -69,6 +82,46 @@ reasons! {
         Panicked = "panicked",
         /// The comparer panicked.
         ComparerPanicked = "comparer_panicked",
+    }
+}
+
+/// Why two answers could not be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unclear {
+    /// That says nothing about the data.
+    Inconclusive(InconclusiveReason),
+    /// It was not tried.
+    Skipped(SkipReason),
+}
+
+impl From<InconclusiveReason> for Unclear {
+    fn from(reason: InconclusiveReason) -> Self {
+        Self::Inconclusive(reason)
+    }
+}
+
+impl From<SkipReason> for Unclear {
+    fn from(reason: SkipReason) -> Self {
+        Self::Skipped(reason)
+    }
+}
+
+impl From<Unclear> for Verdict {
+    fn from(unclear: Unclear) -> Self {
+        match unclear {
+            Unclear::Inconclusive(reason) => Self::Inconclusive(reason),
+            Unclear::Skipped(reason) => Self::Skipped(reason),
+        }
+    }
+}
+
+impl fmt::Display for Unclear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inconclusive(reason) => reason.fmt(f),
+            Self::Skipped(reason) => reason.fmt(f),
+        }
     }
 }
 

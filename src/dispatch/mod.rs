@@ -22,6 +22,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use tower_service::Service;
 
 use crate::{
+    compare::Noise,
     flag::{Core, Mark, Word},
     layer::Limits,
     observe::{Event, Observer},
@@ -47,6 +48,7 @@ pub(crate) struct Settings<P> {
     /// Permits of shadow tasks.
     pub(crate) shadows: Arc<Semaphore>,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) noise: Noise,
     pub(crate) read_fallback: Option<std::time::Duration>,
     pub(crate) durations: bool,
     pub(crate) name_writes: bool,
@@ -63,6 +65,7 @@ impl<P: Clone> Clone for Settings<P> {
             legs: Arc::clone(&self.legs),
             shadows: Arc::clone(&self.shadows),
             observer: Arc::clone(&self.observer),
+            noise: self.noise.clone(),
             read_fallback: self.read_fallback,
             durations: self.durations,
             name_writes: self.name_writes,

@@ -110,7 +110,8 @@ where
             mark.set_end(End::Unknown);
             if let Some(marks) = shadows {
                 marks.into_iter().for_each(Mark::unused);
-                settings.skipped(keys.clone(), side, SkipReason::AuthorityFailed);
+                let route = protocol.route_of(&watched);
+                settings.skipped(&route, keys.clone(), stage, SkipReason::AuthorityFailed);
             }
             // An error may be an answer: "no such row".
             let cover = match cover {
@@ -147,7 +148,7 @@ where
         Ok(slot) => slot,
         Err(reason) => {
             marks.into_iter().for_each(Mark::unused);
-            settings.skipped(keys, side, reason);
+            settings.skipped(&protocol.route_of(&watched), keys, stage, reason);
             return Ok(P::pass(answer, Some(mark)));
         }
     };

@@ -25,7 +25,9 @@ use super::{
 use crate::{
     body::Budget,
     compare::Mismatch,
+    observe::Observer,
     reconcile::{DirtyLog, DirtySet, JobKind, KeyOrder, Progress},
+    report::Table,
     stage::{Side, Stage},
     telemetry::{Counters, Published},
 };
@@ -70,6 +72,10 @@ pub(crate) struct Core {
     /// side was last confirmed.
     pub(super) untracked: [AtomicU64; 2],
     pub(super) recent: Mutex<VecDeque<Mismatch>>,
+    /// What shadow reads have shown at this stage.
+    pub(crate) report: Table,
+    /// Observers that may have lost something.
+    pub(crate) observers: Mutex<Vec<Weak<dyn Observer>>>,
     pub(super) forced: Mutex<Vec<Forced>>,
     /// When the present stage was entered, and what had been counted by then.
     pub(super) entered: Mutex<Arc<Entered>>,
@@ -182,6 +188,8 @@ impl Core {
             cleaned: Notify::new(),
             dirty: Mutex::new(DirtySet::new(options.dirty_keys)),
             recent: Mutex::default(),
+            report: Table::new(options.report_routes, options.report_places),
+            observers: Mutex::default(),
             forced: Mutex::new(record.forced),
             entered: Mutex::new(Arc::new(Entered::first(record.stage, record.epoch))),
             guard: options.auto_rollback.clone().map(Guard::new),

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     compare::Mismatch,
     reconcile::{DirtyKey, Key, Keys, RightSide},
+    report::{Report, Standing as ReportStanding, advise},
     stage::{Share, Side, Stage, Urgency},
 };
 
@@ -444,6 +445,40 @@ impl MigrationHandle {
     /// copied. Answers whether the key was in conflict.
     pub fn resolve_conflict(&self, key: &Key, right: Side) -> bool {
         self.core.resolve(key, right)
+    }
+
+    /// What shadow reads have shown at this stage: whether new is right, where it is
+    /// not, and whether it is safe to go on.
+    ///
+    /// ```
+    /// use tower_migration::{Advice, MigrationHandle};
+    ///
+    /// let report = MigrationHandle::new("airports").report();
+    /// assert_eq!(report.advice, Advice::Safe);
+    /// println!("{}", report.headline()); // one line
+    /// println!("{report}"); // a page
+    /// ```
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let core = &self.core;
+        let standing = ReportStanding {
+            name: Arc::clone(core.name()),
+            stage: core.word().stage(),
+            shadow_rate: core.shadow_rate(),
+            against: core.against_next(),
+        };
+        advise(&core.report, standing)
+    }
+
+    /// Forgets what shadow reads have shown, in the [`report`](Self::report) and in
+    /// the [`evidence`](Self::evidence) of gates, and counts from now on. For when new
+    /// was mended in the middle of a stage. A step does the same.
+    ///
+    /// ```
+    /// tower_migration::MigrationHandle::new("airports").restart_report();
+    /// ```
+    pub fn restart_report(&self) {
+        self.core.count_reads_anew();
     }
 
     /// The latest mismatches, oldest first, at most

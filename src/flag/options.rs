@@ -45,6 +45,13 @@ pub enum ConfigError {
         /// What.
         what: &'static str,
     },
+    /// A pattern for paths or fields that is none.
+    Pattern {
+        /// What was given.
+        pattern: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// Something has to be said.
     Missing {
         /// What.
@@ -66,6 +73,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "`{what}` is {given} and must be {range}")
             }
             Self::Twice { what } => write!(f, "{what} is at work already: stop it first"),
+            Self::Pattern { pattern, why } => write!(f, "pattern {pattern:?} is none: {why}"),
             Self::Missing { what } => write!(f, "{what} is missing"),
         }
     }
@@ -90,6 +98,8 @@ pub(super) fn check_share(what: &'static str, share: f64) -> Result<f64, ConfigE
 pub(crate) struct Options {
     pub(crate) dirty_keys: usize,
     pub(crate) recent_mismatches: usize,
+    pub(crate) report_routes: usize,
+    pub(crate) report_places: usize,
     pub(crate) hold: Duration,
     pub(crate) step_deadline: Duration,
     pub(crate) linger: Duration,
@@ -105,6 +115,8 @@ impl Default for Options {
         Self {
             dirty_keys: 100_000,
             recent_mismatches: 64,
+            report_routes: 64,
+            report_places: 32,
             hold: Duration::from_secs(1),
             step_deadline: Duration::from_secs(10),
             linger: Duration::from_secs(1),
@@ -155,6 +167,21 @@ impl HandleBuilder {
     /// newest (default 64).
     pub fn recent_mismatches(mut self, limit: usize) -> Self {
         self.options.recent_mismatches = limit;
+        self
+    }
+
+    /// How many routes the [`Report`](crate::Report) tells apart (default 64). Reads
+    /// of further ones are counted together, as `(others)`.
+    pub fn report_routes(mut self, limit: usize) -> Self {
+        self.options.report_routes = limit;
+        self
+    }
+
+    /// At how many places of one route the [`Report`](crate::Report) counts
+    /// differences (default 32). Those at further places are counted as one number,
+    /// and in the way of the advice to go on.
+    pub fn report_places(mut self, limit: usize) -> Self {
+        self.options.report_places = limit;
         self
     }
 
@@ -279,6 +306,12 @@ impl HandleBuilder {
         }
         if options.recent_mismatches == 0 {
             return zero("recent_mismatches");
+        }
+        if options.report_routes == 0 {
+            return zero("report_routes");
+        }
+        if options.report_places == 0 {
+            return zero("report_places");
         }
         if options.hold.is_zero() {
             return zero("hold");

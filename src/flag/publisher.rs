@@ -1,11 +1,15 @@
 //! The task that publishes the counters and watches new.
 
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Weak, atomic::Ordering},
+};
 
 use tokio::{runtime, time::sleep};
 
 use super::{Core, core::locked};
 use crate::{
+    observe::Observer,
     reconcile::RightSide,
     stage::Side,
     telemetry::{INTERVAL, Snapshot},
@@ -49,6 +53,21 @@ impl Core {
         });
     }
 
+    /// Asks this observer for what it has lost, from now on.
+    pub(crate) fn heed(&self, observer: &Arc<dyn Observer>) {
+        let mut observers = locked(&self.observers);
+        observers.retain(|observer| observer.strong_count() > 0);
+        observers.push(Arc::downgrade(observer));
+    }
+
+    fn unobserved(&self) -> u64 {
+        let observers = locked(&self.observers).clone();
+        let lost = |observer: &Arc<dyn Observer>| {
+            catch_unwind(AssertUnwindSafe(|| observer.dropped())).unwrap_or(0)
+        };
+        observers.iter().filter_map(Weak::upgrade).map(|observer| lost(&observer)).sum()
+    }
+
     pub(crate) fn publish(&self) {
         let word = self.word();
         let (dirty, parked) = {
@@ -73,6 +92,9 @@ impl Core {
             parked,
             sweeps: self.sweeps(),
             journal: self.log.as_ref().map(|log| (log.stats(), self.journal_failure().is_some())),
+            places_differing: self.report.kinds(),
+            overflown: &self.report.overflown,
+            unobserved: self.unobserved(),
             captured_bytes: self.captured.used(),
             buffered_bytes: self.buffered.used(),
             upgraded: [0, 1].map(|side| self.upgraded[side].load(Ordering::Relaxed)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, Request, StatusCode};
 
-use super::MigrationLayer;
+use super::{MigrationLayer, Routes};
 use crate::{
     body::Streaming,
     compare::{Answer, Compare},
@@ -206,8 +206,8 @@ impl<New> MigrationLayer<New> {
         self
     }
 
-    /// How the answers of shadow reads are compared. Default: status,
-    /// `content-type`, and the exact body; see [`compare`](crate::compare).
+    /// How the answers of shadow reads are compared. Default: status, the headers
+    /// that a client acts on, and the exact body; see [`compare`](crate::compare).
     pub fn compare(mut self, comparer: impl Compare) -> Self {
         self.http().compare = Arc::new(comparer);
         self
@@ -218,6 +218,52 @@ impl<New> MigrationLayer<New> {
     #[must_use]
     pub fn comparer(&self) -> Arc<dyn Compare> {
         Arc::clone(&self.settings.protocol.compare)
+    }
+
+    /// The paths that reads are counted under in the [`Report`](crate::Report), each
+    /// with the method before it: the first one that fits. `*` is one segment,
+    /// `**` any number.
+    ///
+    /// A path that fits none, and every path by default, is counted with `*` for each
+    /// segment that is not a word in small letters or a version:
+    /// `GET /v1/airports/*` for `/v1/airports/EDDF`. If ids are such words, say so
+    /// here, or each makes a route of its own, up to the limit of
+    /// [`report_routes`](crate::HandleBuilder::report_routes).
+    ///
+    /// ```
+    /// # use tower_migration::{MigrationHandle, MigrationLayer};
+    /// let layer = MigrationLayer::new(MigrationHandle::new("x"), ())
+    ///     .routes(["/cities/*", "/cities/*/airports", "/search"])?;
+    /// # let _ = layer;
+    /// # Ok::<(), tower_migration::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Pattern`].
+    pub fn routes<'a>(
+        mut self,
+        paths: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, ConfigError> {
+        self.http().routes = Routes::new(paths)?;
+        Ok(self)
+    }
+
+    /// Names of query parameters whose values are not shown where a request is named:
+    /// in logs, reports and files. `GET /search?token=(redacted)`.
+    ///
+    /// Paths are shown as they are, and so are keys. What is secret in an answer is
+    /// the comparer's business.
+    ///
+    /// ```
+    /// # use tower_migration::{MigrationHandle, MigrationLayer};
+    /// let layer = MigrationLayer::new(MigrationHandle::new("x"), ())
+    ///     .redact_query(["token", "api_key"]);
+    /// # let _ = layer;
+    /// ```
+    pub fn redact_query<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.http().secret = names.into_iter().map(Box::from).collect();
+        self
     }
 
     fn http(&mut self) -> &mut Http {

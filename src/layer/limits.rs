@@ -31,6 +31,7 @@ pub struct Limits {
     pub(crate) captured_bytes: usize,
     pub(crate) rereads: u32,
     pub(crate) reread_pause: Duration,
+    pub(crate) compare_inline: usize,
 }
 
 impl Default for Limits {
@@ -50,6 +51,7 @@ impl Default for Limits {
             captured_bytes: 64 << 20,
             rereads: 2,
             reread_pause: Duration::from_millis(50),
+            compare_inline: 32 << 10,
         }
     }
 }
@@ -163,6 +165,16 @@ impl Limits {
     /// one is twice as long.
     pub fn reread_pause(mut self, pause: Duration) -> Self {
         self.reread_pause = pause;
+        self
+    }
+
+    /// Up to which size, both bodies together and in bytes, answers that differ are
+    /// compared on the async runtime (default 32 KiB). Larger ones are compared on a
+    /// thread of tokio's blocking pool, within
+    /// [`shadow_deadline`](Self::shadow_deadline); the slot of the read is taken
+    /// until that thread has ended. 0: all that differ are.
+    pub fn compare_inline(mut self, bytes: usize) -> Self {
+        self.compare_inline = bytes;
         self
     }
 

@@ -2,6 +2,7 @@
 
 mod http;
 mod limits;
+mod routes;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -9,8 +10,10 @@ use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
 pub use self::limits::Limits;
+pub(crate) use self::routes::Routes;
 use crate::{
     Migration,
+    compare::Noise,
     dispatch::Settings,
     flag::{ConfigError, MigrationHandle},
     observe::Observer,
@@ -85,6 +88,7 @@ impl<New, P> MigrationLayer<New, P> {
             shadows: Arc::new(Semaphore::new(limits.shadow_tasks)),
             limits,
             observer: Arc::new(()),
+            noise: Noise::default(),
             read_fallback: None,
             durations: false,
             name_writes: false,
@@ -127,7 +131,17 @@ impl<New, P: Clone> MigrationLayer<New, P> {
 
     /// Who hears of disagreements and verdicts; see [`Observer`].
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.set().observer = Arc::new(observer);
+        let observer: Arc<dyn Observer> = Arc::new(observer);
+        let settings = self.set();
+        settings.core.heed(&observer);
+        settings.observer = observer;
+        self
+    }
+
+    /// Which sampled reads are sent to the authority twice, to know where it differs
+    /// from itself (default: one in twenty); see [`Noise`].
+    pub fn noise(mut self, noise: Noise) -> Self {
+        self.set().noise = noise;
         self
     }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Closing, Dispatch, Ending, UpgradeToken};
 use crate::{
     body::{CaptureError, Room},
-    compare::{Diff, SkipReason},
+    compare::{Context, Diff, SkipReason},
     flag::Mark,
     reconcile::Keys,
     stage::{Operation, Outcome, Role, Side},
@@ -374,13 +374,44 @@ pub trait Protocol<Req, Res, E>: Send + Sync + 'static {
     fn fell_back(&self, answer: &mut Res, side: Side) {
         let _ = (answer, side);
     }
-    /// What differs between two answers to one read.
+    /// What differs between two answers to one read. `other` is the authority's too
+    /// where that is compared with itself, and `context` says so.
     fn compare(
         &self,
         whole: &Self::Whole,
         authority: &Self::Captured,
         other: &Self::Captured,
+        context: Context,
     ) -> Diff;
+    /// Whether comparing these two may take so long that it should not be done on
+    /// the async runtime; `inline` is
+    /// [`Limits::compare_inline`](crate::Limits::compare_inline). Default: never.
+    fn compares_long(
+        &self,
+        authority: &Self::Captured,
+        other: &Self::Captured,
+        inline: usize,
+    ) -> bool {
+        let _ = (authority, other, inline);
+        false
+    }
+    /// What a read is counted under in the [`Report`](crate::Report): one of a few
+    /// texts, whatever the requests. Default: `all`.
+    fn route(&self, whole: &Self::Whole) -> Arc<str> {
+        let _ = whole;
+        "all".into()
+    }
+    /// The same of a read that has not been copied. Default: `all`.
+    fn route_of(&self, watched: &Self::Watched) -> Arc<str> {
+        let _ = watched;
+        "all".into()
+    }
+    /// The path by which [`Noise`](crate::compare::Noise) leaves requests out.
+    /// Default: none.
+    fn noise_path<'a>(&self, whole: &'a Self::Whole) -> &'a str {
+        let _ = whole;
+        ""
+    }
     /// The layer's own answer.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use super::{Key, Rows, rows::default_diff};
 use crate::{
     BoxError,
     body::CopyBody,
-    compare::{Answer, Answers, Compare, Diff, ExactBody, Headers, Status},
+    compare::{Answer, Answers, Compare, Context, Diff, ExactBody, Headers, Status},
     flag::MigrationHandle,
     protocol::Dispatch,
     stage::{Role, Side},
@@ -111,6 +111,8 @@ struct Hooks {
 pub struct RestRow {
     /// The answer, whole.
     pub answer: Answer,
+    /// Where it was read.
+    side: Side,
 }
 
 impl RestRow {
@@ -329,7 +331,7 @@ where
         let answer = self.send(side, key, get).await?;
         match answer.status {
             status if status.is_success() => {
-                let row = RestRow { answer };
+                let row = RestRow { answer, side };
                 Ok(Some(match &self.hooks.read_as {
                     Some(read_as) => read_as(side, row),
                     None => row,
@@ -375,8 +377,15 @@ where
             return default_diff(authority, other);
         };
         let uri = self.address(Side::Old, key).unwrap_or_default();
+        let context = Context::new(authority.side);
         let (authority, other) = (&authority.answer, &other.answer);
-        self.compare.compare(&Answers { method: &Method::GET, uri: &uri, authority, other })
+        self.compare.compare(&Answers {
+            method: &Method::GET,
+            uri: &uri,
+            authority,
+            other,
+            context,
+        })
     }
 }
 

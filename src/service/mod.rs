@@ -183,7 +183,7 @@ where
             Class::Write => None,
             Class::Read if word.ramps() => None,
             Class::Read => {
-                sampled = self.settings.samples(side);
+                sampled = self.settings.samples(word.stage());
                 let covered = self.settings.read_fallback.is_some();
                 (!sampled && !covered).then_some(Operation::Read)
             }

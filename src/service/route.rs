@@ -37,7 +37,7 @@ impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
             Class::Write | Class::Unlisted => Plan::write(word.stage()),
             Class::Read => {
                 let stage = self.settings.stage_of_read(word, &request);
-                let ramped = word.ramps() && self.settings.samples(stage.authority());
+                let ramped = word.ramps() && self.settings.samples(stage);
                 let other = self.settings.read_fallback.is_some();
                 Plan { stage, other, shadow: sampled || ramped }
             }

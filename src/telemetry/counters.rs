@@ -122,6 +122,21 @@ reasons! {
     }
 }
 
+reasons! {
+    /// How a read of the authority against itself ended: see
+    /// [`Noise`](crate::compare::Noise).
+    pub enum NoiseRead {
+        /// Both answers were the same.
+        Same = "same",
+        /// They differed.
+        Differs = "differs",
+        /// A write came in between, so it does not count.
+        Raced = "raced",
+        /// The authority failed it, or the deadline came.
+        Failed = "failed",
+    }
+}
+
 /// One counter for each combination of two labels.
 type Table<const A: usize, const B: usize> = [[AtomicU64; B]; A];
 
@@ -154,6 +169,8 @@ pub(crate) struct Counters {
     pub(super) checkpoints_failed: AtomicU64,
     pub(super) captured: AtomicU64,
     pub(super) observer_panics: AtomicU64,
+    pub(super) noise_reads: [AtomicU64; NoiseRead::ALL.len()],
+    pub(super) offloaded: AtomicU64,
 }
 
 fn add(cell: &AtomicU64) {
@@ -260,6 +277,14 @@ impl Counters {
 
     pub(crate) fn captured(&self, bytes: usize) {
         self.captured.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn noise_read(&self, read: NoiseRead) {
+        add(&self.noise_reads[read as usize]);
+    }
+
+    pub(crate) fn offloaded(&self) {
+        add(&self.offloaded);
     }
 
     pub(crate) fn observer_panicked(&self) {

@@ -33,6 +33,14 @@ pub(super) fn describe() {
     describe_counter!("tower_migration_refused_total", "requests answered by the layer itself");
     describe_counter!("tower_migration_shadow_total", "shadow reads by verdict");
     describe_gauge!("tower_migration_shadow_running", "shadow tasks now");
+    describe_counter!("tower_migration_noise_reads_total", "reads of the authority against itself");
+    describe_gauge!("tower_migration_places", "places at which answers differ at this stage");
+    describe_counter!("tower_migration_report_overflow_total", "what the report had no room for");
+    describe_counter!(
+        "tower_migration_compares_offloaded_total",
+        "comparisons made on threads of their own"
+    );
+    describe_counter!("tower_migration_observer_dropped_total", "events that observers lost");
     describe_gauge!(
         "tower_migration_captured_bytes",
         metrics::Unit::Bytes,

@@ -58,6 +58,11 @@
 //! | `tower_migration_journal_begun` | gauge | – | keys noted as begun: of writes that run, and of those that ended a moment ago |
 //! | `tower_migration_journal_failed` | gauge | – | 1 once the journal has failed |
 //! | `tower_migration_repairs_total` | counter | `result` | tries of a repair: see [`RepairEnd`] |
+//! | `tower_migration_noise_reads_total` | counter | `result` | reads of the authority against itself: see [`NoiseRead`] |
+//! | `tower_migration_places` | gauge | `kind` | places at which answers differ at this stage: see [`PlaceKind`](crate::PlaceKind) |
+//! | `tower_migration_report_overflow_total` | counter | `what` | reads of `routes`, and differences at `places`, for which the report had no room |
+//! | `tower_migration_compares_offloaded_total` | counter | – | comparisons made on threads of the blocking pool |
+//! | `tower_migration_observer_dropped_total` | counter | – | events that observers lost: see [`Observer::dropped`](crate::Observer::dropped) |
 //! | `tower_migration_observer_panics_total` | counter | – | panics in an [`Observer`](crate::Observer) |
 //!
 //! Histograms are published as bucket middles: off by at most an eighth of the
@@ -69,6 +74,6 @@ mod histogram;
 mod publish;
 
 pub(crate) use self::counters::Counters;
-pub use self::counters::{LegFault, Refused, RepairEnd, SkippedLeg};
+pub use self::counters::{LegFault, NoiseRead, Refused, RepairEnd, SkippedLeg};
 pub(crate) use self::histogram::{BUCKETS, bucket, middle};
 pub(crate) use self::publish::{INTERVAL, Published, Snapshot};

@@ -8,13 +8,14 @@ use std::{
 use metrics::{SharedString, counter, gauge, histogram};
 
 use super::{
-    BUCKETS, Counters, LegFault, Refused, RepairEnd, SkippedLeg, describe::describe,
+    BUCKETS, Counters, LegFault, NoiseRead, Refused, RepairEnd, SkippedLeg, describe::describe,
     histogram::middle,
 };
 use crate::{
     compare::{FailReason, InconclusiveReason, SkipReason},
     flag::{AlarmReason, End, Kind, Ledger},
     reconcile::{Deed, JobKind, LogStats, Progress},
+    report::PlaceKind,
     stage::{Outcome, Side, Stage, SyncState, SyncTable},
 };
 
@@ -42,6 +43,12 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) sweeps: [Option<Progress>; JobKind::ALL.len()],
     /// Its numbers, and whether it has failed.
     pub(crate) journal: Option<(LogStats, bool)>,
+    /// Places at which answers differ, by kind.
+    pub(crate) places_differing: [u64; PlaceKind::ALL.len()],
+    /// Routes and places for which the report had no room.
+    pub(crate) overflown: &'a [AtomicU64; 2],
+    /// Events that observers lost.
+    pub(crate) unobserved: u64,
     pub(crate) captured_bytes: usize,
     pub(crate) buffered_bytes: usize,
     pub(crate) upgraded: [usize; 2],
@@ -281,6 +288,18 @@ impl Snapshot<'_> {
         for (reason, cell) in FailReason::ALL.iter().zip(&c.failed) {
             verdict("failed", reason.as_str(), cell);
         }
+        for (read, cell) in NoiseRead::ALL.iter().zip(&c.noise_reads) {
+            self.count("tower_migration_noise_reads_total", [("result", read.as_str())], cell);
+        }
+        for (kind, count) in PlaceKind::ALL.iter().zip(self.places_differing) {
+            self.level("tower_migration_places", [("kind", kind.as_str())], count as f64);
+        }
+        for (what, cell) in ["routes", "places"].into_iter().zip(self.overflown) {
+            self.count("tower_migration_report_overflow_total", [("what", what)], cell);
+        }
+        self.count("tower_migration_compares_offloaded_total", [], &c.offloaded);
+        counter!("tower_migration_observer_dropped_total", self.labels([]))
+            .absolute(self.unobserved);
         self.count("tower_migration_captured_bytes_total", [], &c.captured);
         for (side, (fallbacks, upgrades)) in
             Side::ALL.into_iter().zip(c.fallbacks.iter().zip(&c.upgrades))

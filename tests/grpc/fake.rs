@@ -275,7 +275,8 @@ impl Rig {
     ) -> Self {
         let verdicts = Arc::<Mutex<Vec<Verdict>>>::default();
         let told = Arc::clone(&verdicts);
-        let layer = MigrationLayer::with_protocol(handle.clone(), new.clone(), grpc);
+        let layer = MigrationLayer::with_protocol(handle.clone(), new.clone(), grpc)
+            .noise(tower_migration::compare::Noise::off());
         let layer = set(layer.observer(move |event: &Event<'_>| {
             if let Event::Shadow(read) = event {
                 told.lock().unwrap().push(read.verdict.clone());

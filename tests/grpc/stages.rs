@@ -65,12 +65,14 @@ async fn same_as_bare(told: Told, policy: FailurePolicy, rate: f64) {
             handle.set_shadow_rate(rate).unwrap();
             let address = if named {
                 let layer =
-                    MigrationLayer::with_protocol(handle.clone(), new.served(), told.grpc());
+                    MigrationLayer::with_protocol(handle.clone(), new.served(), told.grpc())
+                        .noise(tower_migration::compare::Noise::off());
                 let layered = layer.failure_policy(policy).layer(old.served());
                 serve_bare(Routes::new(layered)).await
             } else {
                 let new = Routes::new(new.served());
-                let layer = MigrationLayer::with_protocol(handle.clone(), new, told.grpc());
+                let layer = MigrationLayer::with_protocol(handle.clone(), new, told.grpc())
+                    .noise(tower_migration::compare::Noise::off());
                 serve_around(layer.failure_policy(policy), Routes::new(old.served())).await
             };
             go(&handle, stage).await;

@@ -43,7 +43,12 @@ async fn listen() -> (TcpListenerStream, SocketAddr) {
 
 /// Serves `old` behind the layer, with `new` as the other side.
 pub async fn serve(handle: &MigrationHandle, grpc: Grpc, old: Routes, new: Routes) -> SocketAddr {
-    serve_around(MigrationLayer::with_protocol(handle.clone(), new, grpc), old).await
+    serve_around(
+        MigrationLayer::with_protocol(handle.clone(), new, grpc)
+            .noise(tower_migration::compare::Noise::off()),
+        old,
+    )
+    .await
 }
 
 /// The same with a layer that has been set up.

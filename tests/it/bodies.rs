@@ -115,7 +115,9 @@ async fn chunks_and_trailers_reach_both_sides() {
     };
     let handle = MigrationHandle::new("x");
     handle.advance().await.unwrap();
-    let service = MigrationLayer::new(handle.clone(), side()).layer(side());
+    let service = MigrationLayer::new(handle.clone(), side())
+        .noise(tower_migration::compare::Noise::off())
+        .layer(side());
     let sent =
         frames(vec![data("ab"), data("cd"), data("ef"), Ok(Frame::trailers(trailers.clone()))]);
     service.oneshot(Request::put("/a").body(sent).unwrap()).await.unwrap();
@@ -161,6 +163,7 @@ async fn a_full_body_is_watched_too() {
     handle.confirm_synced(tower_migration::Side::New).await.unwrap();
     handle.set_shadow_rate(1.0).unwrap();
     let service = MigrationLayer::new(handle.clone(), side("new"))
+        .noise(tower_migration::compare::Noise::off())
         .classify(|_: &tower_migration::protocol::Head<'_>| tower_migration::Operation::Read)
         .layer(side("old"));
     let post = Request::post("/search").body(Full::from("query")).unwrap();

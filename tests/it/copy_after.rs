@@ -13,7 +13,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_migration::{
     Dispatch, MigrationHandle, MigrationLayer, Outcome, Side, WriteOrder,
     body::{CaptureError, Ending, Room},
-    compare::{Diff, SkipReason},
+    compare::{Context, Diff, SkipReason},
     protocol::{Class, Drained, HasKeys, Mark, Protocol, Said},
     reconcile::Keys,
     telemetry::{Refused, SkippedLeg},
@@ -108,7 +108,7 @@ impl Protocol<(), (), String> for Panics {
     async fn drain(&self, (): &(), (): ()) -> Result<Drained, CaptureError> {
         Ok(Drained::default())
     }
-    fn compare(&self, (): &(), (): &(), (): &()) -> Diff {
+    fn compare(&self, (): &(), (): &(), (): &(), _: Context) -> Diff {
         Diff::none()
     }
     fn refuse(&self, reason: Refused) -> Result<(), String> {

@@ -110,7 +110,7 @@ async fn what_tonic_sends_is_equal_however_it_is_packed() {
         assert!(exact.starts_with("message 0 at byte ") && !exact.contains("; "), "{exact}");
         let other = ask("y", Some(encoding), LIST).await;
         let found = diff(&decoded, LIST, &plain, &other);
-        assert_eq!(found, r#"message 1: name: "x" against "y""#);
+        assert_eq!(found, r#"message 1 /name: "x" against "y""#);
     }
 }
 

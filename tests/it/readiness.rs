@@ -72,7 +72,9 @@ async fn a_reservation_on_a_side_that_is_not_needed_any_more_is_given_back() {
     let handle = MigrationHandle::new("limits");
     let old = ConcurrencyLimit::new(Fake::says(200, "old"), 1);
     let new = ConcurrencyLimit::new(Fake::says(200, "new"), 1);
-    let mut service = MigrationLayer::new(handle.clone(), new).layer(old.clone());
+    let mut service = MigrationLayer::new(handle.clone(), new)
+        .noise(tower_migration::compare::Noise::off())
+        .layer(old.clone());
     service.ready().await.unwrap();
     handle.force(Stage::NewOnly, "test").await.unwrap();
     let mut other = old;
@@ -145,7 +147,9 @@ async fn by_hand_with_two_mocks_each_step_a_line() {
     let handle = MigrationHandle::new("mocks");
     let (old, mut on_old) = mock::pair::<Req, Res>();
     let (new, mut on_new) = mock::pair::<Req, Res>();
-    let mut service = MigrationLayer::new(handle.clone(), new).layer(old);
+    let mut service = MigrationLayer::new(handle.clone(), new)
+        .noise(tower_migration::compare::Noise::off())
+        .layer(old);
     handle.advance().await.unwrap();
 
     let mut write = task::spawn(service.ready().await.unwrap().call(put("/a", "v")));

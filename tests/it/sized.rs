@@ -55,7 +55,8 @@ async fn a_sized_answer_with_trailers_matches_over_http1() {
         )
     };
     let handle = MigrationHandle::new("sized");
-    let layer = MigrationLayer::new(handle.clone(), side());
+    let layer =
+        MigrationLayer::new(handle.clone(), side()).noise(tower_migration::compare::Noise::off());
     let app = axum::Router::new().fallback_service(layer.layer(side()));
     handle.advance().await.unwrap();
     handle.confirm_synced(Side::New).await.unwrap();

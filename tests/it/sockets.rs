@@ -183,6 +183,7 @@ async fn bare_under_hyper_over_both_versions_of_http() {
     };
     let handle = MigrationHandle::new("bare");
     let layer = MigrationLayer::new(handle.clone(), side(Side::New))
+        .noise(tower_migration::compare::Noise::off())
         .failure_policy(FailurePolicy::RequireBoth);
     let service = BoxRequestLayer.layer(layer.layer(side(Side::Old)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -238,7 +239,8 @@ async fn a_web_socket_is_the_authoritys_alone_and_is_counted_while_it_is_open() 
         )
     };
     let handle = MigrationHandle::new("ws");
-    let layer = MigrationLayer::new(handle.clone(), side("new"));
+    let layer = MigrationLayer::new(handle.clone(), side("new"))
+        .noise(tower_migration::compare::Noise::off());
     let address = serve(Router::new().fallback_service(layer.layer(side("old")))).await;
     synced(&handle).await;
     handle.set_shadow_rate(1.0).unwrap();
@@ -277,7 +279,8 @@ async fn not_modified_no_content_head_and_huge_answers_pass_through_while_shadow
             .route("/huge", get(|| async { Body::from(vec![7; HUGE]) }))
     };
     let handle = MigrationHandle::new("x");
-    let layer = MigrationLayer::new(handle.clone(), side());
+    let layer =
+        MigrationLayer::new(handle.clone(), side()).noise(tower_migration::compare::Noise::off());
     let address = serve(Router::new().fallback_service(layer.layer(side()))).await;
     synced(&handle).await;
     handle.set_shadow_rate(1.0).unwrap();
@@ -332,7 +335,8 @@ async fn under_load_no_acknowledged_write_is_lost_while_the_flag_goes_there_and_
     };
     let ((old, in_old), (new, in_new)) = (store(), store());
     let handle = MigrationHandle::new("x");
-    let layer = MigrationLayer::new(handle.clone(), new);
+    let layer =
+        MigrationLayer::new(handle.clone(), new).noise(tower_migration::compare::Noise::off());
     let address = serve(Router::new().fallback_service(layer.layer(old))).await;
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<bytes::Bytes>>();
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));

@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use tokio::sync::{Notify, Semaphore};
 use tower::{Layer, Service, ServiceExt};
 use tower_migration::{
-    BoxError, Dispatch, Migration, MigrationHandle, MigrationLayer, Side, Stage,
+    BoxError, Dispatch, Migration, MigrationHandle, MigrationLayer, Side, Stage, compare::Noise,
 };
 
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -258,7 +258,9 @@ impl Rig {
         new: Fake,
         set: impl FnOnce(MigrationLayer<Fake>) -> MigrationLayer<Fake>,
     ) -> Self {
-        let layer = set(MigrationLayer::new(handle.clone(), new.clone()));
+        // What a test counts must not depend on chance.
+        let layer = MigrationLayer::new(handle.clone(), new.clone()).noise(Noise::off());
+        let layer = set(layer);
         let service = layer.layer(old.clone());
         Self { handle, old, new, service }
     }

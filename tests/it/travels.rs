@@ -158,6 +158,7 @@ impl Rig {
         let seats = Side::ALL.map(Seat::new);
         let [old, new] = seats.clone().map(side);
         let layer = MigrationLayer::new(handle.clone(), new)
+            .noise(tower_migration::compare::Noise::off())
             .failure_policy(FailurePolicy::RequireBoth)
             .classify(search_is_a_read);
         let app = put(set(layer).layer(old));

@@ -410,7 +410,8 @@ async fn a_layer_applied_twice_runs_each_leg_once() {
         let handle = MigrationHandle::new("twice");
         handle.set_shadow_rate(1.0).unwrap();
         let (old, new) = (Fake::says(200, "old"), Fake::says(200, "old"));
-        let layer = MigrationLayer::new(handle.clone(), new.clone());
+        let layer = MigrationLayer::new(handle.clone(), new.clone())
+            .noise(tower_migration::compare::Noise::off());
         let service = layer.layer(old.clone());
         let rig = Rig::on(handle.clone(), old.clone(), new.clone(), |layer| layer);
         rig.walk(stage).await;

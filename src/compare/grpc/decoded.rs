@@ -3,27 +3,34 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
-use prost_reflect::{DynamicMessage, MessageDescriptor};
+use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, Value};
 
 use super::{
-    pairs::{Findings, bytes, each_pair},
-    walk::walk,
+    node::Proto,
+    pairs::{How, each_pair},
 };
 use crate::{
-    compare::{Answers, Compare, Diff},
+    compare::{
+        Answers, Compare, Context, Diff,
+        findings::Findings,
+        rules::{Rules, Walk},
+    },
     protocol::grpc::{GrpcConfigError, pool},
 };
 
 /// Compares the messages field by field, as a descriptor set describes them,
-/// and lists each field that differs with its path, such as
-/// `message 0: airport.runways[1].length` or `message 2: labels["iata"]`.
+/// and lists each field that differs with its pointer, such as
+/// `message 0 /airport/runways/1/length` or `message 2 /labels/iata`. With
+/// [`rules`](Self::rules) fields can be left out, tolerated, matched, converted and
+/// kept secret: their patterns begin at the message, `/airport/runways/*/length`.
 ///
 /// No differences are: the order of a map's entries and of fields, a default
 /// value that one side writes out, packed or single numbers, fields that the
 /// descriptors do not know, compression, the sign of a zero. Differences are:
 /// the order of repeated fields, and whether a field is there at all where the
 /// `.proto` file lets one ask (messages, `optional`, `oneof`). What an `Any`
-/// holds is bytes.
+/// holds is bytes. A `google.protobuf.Timestamp` is a point in time, for
+/// [`Tolerance::time`](crate::compare::rules::Tolerance::time).
 ///
 /// Where this cannot be had, bytes are compared and the difference says so: a
 /// method that the descriptors lack, a message that they do not fit.
@@ -41,6 +48,7 @@ use crate::{
 pub struct DecodedMessages {
     /// What each method answers, by its path.
     answers: Arc<HashMap<Box<str>, MessageDescriptor>>,
+    rules: Arc<Rules>,
 }
 
 impl fmt::Debug for DecodedMessages {
@@ -65,28 +73,67 @@ impl DecodedMessages {
                 answers.insert(path.into(), method.output());
             }
         }
-        Ok(Self { answers: Arc::new(answers) })
+        Ok(Self { answers: Arc::new(answers), rules: Arc::default() })
+    }
+
+    /// With these rules for fields.
+    ///
+    /// ```
+    /// # const AIRPORTS: &[u8] =
+    /// #     include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tonic/airports.bin"));
+    /// use tower_migration::compare::{grpc::DecodedMessages, rules::{Rules, Tolerance}};
+    ///
+    /// let rules = Rules::new().tolerate("/**/latitude", Tolerance::absolute(1e-6)?)?;
+    /// let comparer = DecodedMessages::new(AIRPORTS)?.rules(rules);
+    /// # let _ = comparer;
+    /// # Ok::<(), tower_migration::BoxError>(())
+    /// ```
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = Arc::new(rules);
+        self
     }
 }
 
 impl Compare for DecodedMessages {
     fn compare(&self, answers: &Answers<'_>) -> Diff {
+        let rules = &self.rules;
+        let how = How { tells_apart: rules.tell_sides_apart(), hides: rules.redact_anything() };
         match self.answers.get(answers.uri.path()) {
-            Some(answer) => each_pair(answers, |at, a, b, found| decode(answer, at, a, b, found)),
-            None => each_pair(answers, |at, a, b, found| {
-                found.add(bytes(&format!("message {at} (bytes: method not described)"), a, b));
+            Some(answer) => each_pair(answers, how, |at, a, b, found| {
+                let pair = Pair { answer, at, context: answers.context };
+                pair.decode(a, b, rules, how, found);
+            }),
+            None => each_pair(answers, how, |at, a, b, found| {
+                let what = format!("message {at} (bytes: method not described)");
+                found.add(how.bytes("message", &what, a, b));
             }),
         }
     }
 }
 
-fn decode(answer: &MessageDescriptor, at: usize, a: &Bytes, b: &Bytes, found: &mut Findings) {
-    let read = |bytes: &Bytes| DynamicMessage::decode(answer.clone(), bytes.clone());
-    match (read(a), read(b)) {
-        (Ok(a), Ok(b)) => walk(&format!("message {at}: "), &a, &b, found),
-        _ => {
-            let name = answer.full_name();
-            found.add(bytes(&format!("message {at} (bytes: no {name})"), a, b));
+/// The messages of one number.
+struct Pair<'a> {
+    answer: &'a MessageDescriptor,
+    at: usize,
+    context: Context,
+}
+
+impl Pair<'_> {
+    fn decode(&self, a: &Bytes, b: &Bytes, rules: &Rules, how: How, found: &mut Findings) {
+        let read = |bytes: &Bytes| DynamicMessage::decode(self.answer.clone(), bytes.clone());
+        let at = self.at;
+        match (read(a), read(b)) {
+            (Ok(a), Ok(b)) => {
+                let (a, b) = (Value::Message(a), Value::Message(b));
+                let kind = Kind::Message(self.answer.clone());
+                let (a, b) = (Proto::of(&a, kind.clone()), Proto::of(&b, kind));
+                found.add(Walk::over(rules, self.context, format!("message {at} "), a, b));
+            }
+            _ => {
+                let what = format!("message {at} (bytes: no {})", self.answer.full_name());
+                found.add(how.bytes("message", &what, a, b));
+            }
         }
     }
 }
@@ -169,7 +216,8 @@ mod tests {
     fn found(path: &'static str, authority: &Answer, other: &Answer) -> Diff {
         let uri = http::Uri::from_static(path);
         let method = http::Method::POST;
-        let answers = Answers { method: &method, uri: &uri, authority, other };
+        let context = Context::new(crate::Side::Old);
+        let answers = Answers { method: &method, uri: &uri, authority, other, context };
         comparer().compare(&answers)
     }
 
@@ -235,23 +283,22 @@ mod tests {
             b.kind = 7;
         });
         let lines = [
-            r#"message 0: airport.code: "EDDF" against "EDDM""#,
-            r#"message 0: airport.runways["18 \"W\""].length: "2" against "3""#,
-            r#"message 0: airport.runways["25"]: "(absent)" against "{length: 4}""#,
-            r#"message 0: airport.list[1].length: "2" against "4""#,
-            r#"message 0: airport.list[2]: "{length: 3}" against "(absent)""#,
-            r#"message 0: airport.seats: "(absent)" against "0""#,
-            r#"message 0: airport.numbers[0]: "1" against "(absent)""#,
-            r#"message 0: airport.kind: "LARGE" against "7""#,
-            r#"message 0: airport.raw: "\\x00\\x01" against """#,
+            r#"message 0 /airport/code: "EDDF" against "EDDM""#,
+            r#"message 0 /airport/runways/18 "W"/length: "2" against "3""#,
+            r#"message 0 /airport/runways/25: "(absent)" against "{\"length\":4}""#,
+            r#"message 0 /airport/list/1/length: "2" against "4""#,
+            r#"message 0 /airport/list/2: "{\"length\":3}" against "(absent)""#,
+            r#"message 0 /airport/numbers/0: "1" against "(absent)""#,
+            r#"message 0 /airport/kind: "LARGE" against "7""#,
+            r#"message 0 /airport/raw: "\\x00\\x01" against """#,
+            r#"message 0 /airport/seats: "(absent)" against "0""#,
         ];
         let reply = |airport| Reply { airport: Some(airport) }.encode_to_vec();
         let (a, b) = (answer(&[&reply(a)]), answer(&[&reply(b)]));
         assert_eq!(found("/S/Nested", &a, &b).to_string(), lines.join("; "));
         let none = answer(&[&Reply { airport: None }.encode_to_vec()]);
         let missing = found("/S/Nested", &none, &b).to_string();
-        let begin =
-            r#"message 0: airport: "(absent)" against "{code: EDDM, runways: (3 entries), "#;
+        let begin = r#"message 0 /airport: "(absent)" against "{\"code\":\"EDDM\",\"runways\":{"#;
         assert!(missing.starts_with(begin), "{missing}");
     }
 

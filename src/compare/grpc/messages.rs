@@ -1,6 +1,6 @@
 //! Messages, byte by byte.
 
-use super::pairs::{bytes, each_pair};
+use super::pairs::{How, each_pair};
 use crate::compare::{Answers, Compare, Diff};
 
 /// Compares the messages byte by byte, one after the other. Trailers are left
@@ -24,7 +24,10 @@ pub struct ExactMessages;
 
 impl Compare for ExactMessages {
     fn compare(&self, answers: &Answers<'_>) -> Diff {
-        each_pair(answers, |at, a, b, found| found.add(bytes(&format!("message {at}"), a, b)))
+        let how = How::default();
+        each_pair(answers, how, |at, a, b, found| {
+            found.add(how.bytes("message", &format!("message {at}"), a, b));
+        })
     }
 }
 

@@ -31,10 +31,9 @@
 mod decoded;
 mod messages;
 mod metadata;
+mod node;
 mod pairs;
 mod status;
-mod value;
-mod walk;
 
 pub use self::decoded::DecodedMessages;
 pub use self::messages::ExactMessages;

@@ -3,122 +3,155 @@
 use std::{
     future::poll_fn,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::Poll,
+    time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tower_service::Service;
 
 use super::{
     super::{Ready, guard::CatchPanic, inner::Inner},
     Shadow,
+    ask::{Kept, Seen, lost},
+    progress::Phase,
 };
 use crate::{
-    body::{CaptureError, Room},
-    compare::{Diff, FailReason, InconclusiveReason, SkipReason, Verdict},
+    body::CaptureError,
+    compare::{Diff, Difference, FailReason, InconclusiveReason, SkipReason, Verdict},
     protocol::Protocol,
     reconcile::Observation,
-    stage::{Outcome, Side},
+    stage::Side,
 };
 
-/// How far a shadow read has come; what a deadline means depends on it.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    phase: AtomicU8,
-    pub(super) rereads: AtomicU32,
-    /// In microseconds; 0: no head has come.
-    pub(super) other_took: AtomicU32,
-    /// What the other side's head said, an [`Outcome`].
-    other_said: AtomicU8,
-    /// The client has the whole of the authority's answer, and so has the layer.
-    mine: AtomicBool,
+/// What a shadow read has found out.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) verdict: Verdict,
+    /// The error's text, for a read that failed with one.
+    pub(super) error: Option<String>,
+    /// Where the sides differ to the end, whatever is known of noise there.
+    pub(super) differs: Vec<Difference>,
+    /// Where they do, and the authority contradicted itself.
+    pub(super) contradicted: Vec<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Phase {
-    Request,
-    Ready,
-    Call,
-    /// The other side's head is here, the rest of its answer is not.
-    Body,
-    Answer,
-    Again,
-}
-
-impl Progress {
-    pub(super) fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
+impl Found {
+    pub(super) const fn of(verdict: Verdict) -> Self {
+        Self { verdict, error: None, differs: Vec::new(), contradicted: Vec::new() }
     }
 
-    pub(super) fn is(&self, phase: Phase) -> bool {
-        self.phase.load(Ordering::Relaxed) == phase as u8
-    }
-
-    pub(super) fn mine_has_ended(&self) -> bool {
-        self.mine.load(Ordering::Relaxed)
-    }
-
-    /// What the other side's head said: `Applied` if none has come.
-    pub(super) fn other_said(&self) -> Outcome {
-        let said = usize::from(self.other_said.load(Ordering::Relaxed));
-        Outcome::ALL.get(said).copied().unwrap_or(Outcome::Applied)
+    pub(super) fn with_error(self, error: String) -> Self {
+        Self { error: Some(error), ..self }
     }
 }
 
-/// What a side has answered.
-enum Seen<C> {
-    Answer(C),
-    /// An error that the protocol takes for an answer: "no such row".
-    Refusal(String),
+pub(super) const fn skipped(reason: SkipReason) -> Found {
+    Found::of(Verdict::Skipped(reason))
 }
 
-/// A verdict, and an error's text.
-pub(super) type Found = (Verdict, Option<String>);
-
-pub(super) fn skipped(reason: SkipReason) -> Found {
-    (Verdict::Skipped(reason), None)
+pub(super) const fn failed(reason: FailReason) -> Found {
+    Found::of(Verdict::Failed(reason))
 }
 
-pub(super) fn failed(reason: FailReason) -> Found {
-    (Verdict::Failed(reason), None)
+const fn inconclusive(reason: InconclusiveReason) -> Found {
+    Found::of(Verdict::Inconclusive(reason))
 }
+
+/// The read as it came, which the client's answer was teed from.
+pub(super) struct Teed<W, N> {
+    pub(super) request: W,
+    pub(super) answer: N,
+    /// Since before the authority was asked.
+    pub(super) raced: Observation,
+}
+
+/// The authority's last answer, for when it is asked once more.
+pub(super) struct Last<W, C> {
+    pub(super) whole: Arc<W>,
+    pub(super) mine: Kept<C>,
+    /// Since before that answer.
+    pub(super) raced: Observation,
+}
+
+impl<W, C> Last<W, C> {
+    /// Waits, with nothing in hand but what is needed afterwards.
+    async fn rest(&self, pause: &mut Duration) {
+        sleep(*pause).await;
+        *pause = pause.saturating_mul(2);
+    }
+}
+
+type LastOf<P, Req, S> = Option<
+    Last<
+        <P as Protocol<Req, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>::Whole,
+        <P as Protocol<Req, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>::Captured,
+    >,
+>;
 
 impl<P: Send + Sync + 'static> Shadow<P> {
+    /// Reads and compares. The second value is there where the authority may be
+    /// asked once more.
     pub(super) async fn read<A, O, Req>(
         &self,
-        authority: Ready<A>,
+        authority: &mut Ready<A>,
         other: Ready<O>,
-        watched: P::Watched,
-        pending: P::Pending,
-        raced: Observation,
+        teed: Teed<P::Watched, P::Pending>,
         label: &mut Arc<str>,
-    ) -> Found
+    ) -> (Found, LastOf<P, Req, A>)
     where
         P: Protocol<Req, A::Response, A::Error>,
         A: Inner<Req>,
         O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
         Req: Send + 'static,
     {
+        let mut other_again = other.again();
+        let (mut last, theirs) = match self.first(other, teed, label).await {
+            Ok(read) => read,
+            Err(found) => return (found, None),
+        };
+        let found = match self.compare(&last.whole, &last.mine, &theirs).await {
+            Ok(diff) if diff.differences().is_empty() => {
+                Found::of(diff.why_unclear().map_or(Verdict::Match, Verdict::from))
+            }
+            Ok(_) if last.raced.raced() => inconclusive(InconclusiveReason::Raced),
+            Ok(diff) => {
+                drop(theirs);
+                self.again(authority, &mut other_again, &mut last, diff).await
+            }
+            Err(found) => found,
+        };
+        (found, Some(last))
+    }
+
+    /// Both sides' first answers.
+    async fn first<O, Req>(
+        &self,
+        other: Ready<O>,
+        teed: Teed<P::Watched, P::Pending>,
+        label: &mut Arc<str>,
+    ) -> Result<(Last<P::Whole, P::Captured>, Seen<P::Captured>), Found>
+    where
+        P: Protocol<Req, O::Response, O::Error>,
+        O: Inner<Req>,
+        Req: Send + 'static,
+    {
         let protocol = &self.settings.protocol;
         let core = &self.settings.core;
         let other_side = self.stage.authority().other();
+        let Teed { request, answer, raced } = teed;
         self.progress.enter(Phase::Request);
-        let whole = match protocol.watched(watched).await {
-            Ok(whole) => whole,
-            Err(CaptureError::TooLarge) => return skipped(SkipReason::RequestTooLarge),
-            Err(CaptureError::Gone) => return skipped(SkipReason::RequestUnread),
-            Err(error) => return skipped(lost(error)),
+        let whole = match protocol.watched(request).await {
+            Ok(whole) => Arc::new(whole),
+            Err(CaptureError::TooLarge) => return Err(skipped(SkipReason::RequestTooLarge)),
+            Err(CaptureError::Gone) => return Err(skipped(SkipReason::RequestUnread)),
+            Err(error) => return Err(skipped(lost(error))),
         };
         *label = protocol.label(&whole);
 
-        let other_again = other.again();
         let (theirs, mine) = {
-            let mut mine = pin!(P::pending(pending));
+            let mut mine = pin!(P::pending(answer));
             let mut mine_is = None;
             let mut theirs = pin!(self.ask(other, other_side, &whole));
             let theirs = poll_fn(|cx| {
@@ -132,10 +165,11 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 }
                 match (theirs, &mine_is) {
                     // A body that broke off on both sides is not the other's fault.
-                    (
-                        Poll::Ready(Err((Verdict::Failed(FailReason::BodyFailed), _))),
-                        Some(Err(error)),
-                    ) => Poll::Ready(Err(skipped(lost(*error)))),
+                    (Poll::Ready(Err(found)), Some(Err(error)))
+                        if found.verdict == Verdict::Failed(FailReason::BodyFailed) =>
+                    {
+                        Poll::Ready(Err(skipped(lost(*error))))
+                    }
                     // There is nothing to compare with. The other side's head is
                     // here, and its body may be as endless as the authority's.
                     (Poll::Pending, Some(Err(error))) if self.progress.is(Phase::Body) => {
@@ -147,162 +181,160 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             let theirs = theirs.await;
             self.progress.enter(Phase::Answer);
             match (theirs, mine_is) {
-                (Err(found), _) => return found,
+                (Err(found), _) => return Err(found),
                 (Ok(theirs), Some(mine)) => (theirs, mine),
                 (Ok(theirs), None) => (theirs, mine.await),
             }
         };
-        let (mine, room) = match mine {
-            Ok(captured) => captured,
-            Err(error) => return skipped(lost(error)),
-        };
+        let (mine, room) = mine.map_err(|error| skipped(lost(error)))?;
         core.counters.captured(room.taken());
-        if let Err(reason) = protocol.comparable_whole(&mine) {
-            return skipped(reason);
-        }
+        protocol.comparable_whole(&mine).map_err(skipped)?;
         // Only now: what was dirty or unsynced while the sides were read.
-        if !core.is_synced(other_side) {
-            return skipped(SkipReason::Unsynced);
+        self.comparable_sides(other_side)?;
+        Ok((Last { whole, mine: Arc::new((mine, room)), raced }, theirs))
+    }
+
+    /// Whether the two sides should be equal, as far as the flag knows.
+    fn comparable_sides(&self, other: Side) -> Result<(), Found> {
+        let core = &self.settings.core;
+        if !core.is_synced(other) {
+            return Err(skipped(SkipReason::Unsynced));
         }
         if core.touches_dirty(&self.keys) {
-            return skipped(SkipReason::Dirty);
+            return Err(skipped(SkipReason::Dirty));
         }
-        let mut diff = match self.compare(&whole, &mine, &theirs) {
-            Ok(diff) => diff,
-            Err(found) => return found,
-        };
-        if diff.is_empty() {
-            return (Verdict::Match, None);
-        }
-        if raced.raced() {
-            return (Verdict::Inconclusive(InconclusiveReason::Raced), None);
-        }
-        drop((raced, mine, theirs, room));
+        Ok(())
+    }
+
+    /// Reads both sides again, until they agree or there is no doubt. What stays is
+    /// what differed each time, where the authority agreed with itself.
+    async fn again<A, O, Req>(
+        &self,
+        authority: &mut Ready<A>,
+        other: &mut Ready<O>,
+        last: &mut Last<P::Whole, P::Captured>,
+        mut diff: Diff,
+    ) -> Found
+    where
+        P: Protocol<Req, A::Response, A::Error>,
+        A: Inner<Req>,
+        O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
+        Req: Send + 'static,
+    {
         let mut pause = self.settings.limits.reread_pause;
+        let mut contradicted: Vec<String> = Vec::new();
         for _ in 0..self.settings.limits.rereads {
             self.progress.enter(Phase::Again);
-            sleep(pause).await;
-            pause = pause.saturating_mul(2);
+            last.rest(&mut pause).await;
             self.progress.rereads.fetch_add(1, Ordering::Relaxed);
-            let raced = core.order.observe(&self.keys);
-            let authority_side = other_side.other();
-            // A panic of the authority says nothing about the other side.
-            let asked = self.ask(authority.again(), authority_side, &whole);
-            let asked = CatchPanic::new(asked).await;
-            let Ok(Ok(Seen::Answer((mine, _room)))) = asked else {
-                return skipped(SkipReason::AuthorityFailed);
-            };
-            if protocol.comparable_whole(&mine).is_err() {
-                return skipped(SkipReason::AuthorityFailed);
-            }
-            let theirs = match self.ask(other_again.again(), other_side, &whole).await {
-                Ok(theirs) => theirs,
+            let again = match self.once_more(authority, other, last).await {
+                Ok(again) => again,
                 Err(found) => return found,
             };
-            diff = match self.compare(&whole, &mine, &theirs) {
-                Ok(diff) => diff,
-                Err(found) => return found,
+            contradicted.extend(again.contradicted);
+            let still = |place: &String| {
+                again.diff.differences().iter().any(|now| now.place == *place)
+                    && !contradicted.contains(place)
             };
-            if diff.is_empty() {
-                return (Verdict::Inconclusive(InconclusiveReason::Transient), None);
+            if again.diff.is_empty() {
+                return inconclusive(InconclusiveReason::Transient);
             }
-            if raced.raced() {
-                return (Verdict::Inconclusive(InconclusiveReason::Raced), None);
+            if let (true, Some(unclear)) =
+                (again.diff.differences().is_empty(), again.diff.why_unclear())
+            {
+                return Found::of(unclear.into());
             }
-            if core.touches_dirty(&self.keys) {
-                return skipped(SkipReason::Dirty);
+            if again.raced {
+                return inconclusive(InconclusiveReason::Raced);
             }
-            if !core.is_synced(other_side) {
-                return skipped(SkipReason::Unsynced);
+            if let Err(found) = self.comparable_sides(self.stage.authority().other()) {
+                return found;
             }
+            let places: Vec<_> = diff.differences().iter().map(|d| d.place.clone()).collect();
+            let stays: Vec<_> = places.iter().filter(|place| still(place)).cloned().collect();
+            if stays.is_empty() {
+                // Each place has healed, or is noise.
+                contradicted.retain(|place| places.contains(place));
+                let noise = !contradicted.is_empty();
+                let reason = match noise {
+                    true => InconclusiveReason::Noise,
+                    false => InconclusiveReason::Transient,
+                };
+                return Found { contradicted, ..inconclusive(reason) };
+            }
+            diff = again.diff.only(|difference| stays.contains(&difference.place));
         }
-        (Verdict::Mismatch(diff), None)
+        contradicted.sort();
+        contradicted.dedup();
+        let differs = diff.differences().to_vec();
+        let noise = self.settings.core.report.known_noise(&self.route, &differs);
+        let diff = diff.only(|difference| !noise.contains(&difference.place));
+        let verdict = match diff.differences().is_empty() {
+            true => Verdict::Inconclusive(InconclusiveReason::Noise),
+            false => Verdict::Mismatch(diff),
+        };
+        Found { verdict, error: None, differs, contradicted }
     }
 
-    /// One side's answer, whole.
-    async fn ask<S, Req>(
+    /// Both sides' next answers.
+    async fn once_more<A, O, Req>(
         &self,
-        mut service: Ready<S>,
-        side: Side,
-        whole: &P::Whole,
-    ) -> Result<Seen<(P::Captured, Room)>, Found>
+        authority: &mut Ready<A>,
+        other: &mut Ready<O>,
+        last: &mut Last<P::Whole, P::Captured>,
+    ) -> Result<Again, Found>
     where
-        P: Protocol<Req, S::Response, S::Error>,
-        S: Inner<Req>,
-        Req: Send,
+        P: Protocol<Req, A::Response, A::Error>,
+        A: Inner<Req>,
+        O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
+        Req: Send + 'static,
     {
-        let protocol = &self.settings.protocol;
-        let first = !self.progress.is(Phase::Again);
-        if first {
-            self.progress.enter(Phase::Ready);
-        }
-        let error = |error: S::Error| (Verdict::Failed(FailReason::Error), Some(error.to_string()));
-        service.ready().await.map_err(error)?;
-        if first {
-            self.progress.enter(Phase::Call);
-        }
-        let began = Instant::now();
-        let answer = service.call(protocol.copy(whole, self.dispatch(side))).await;
-        let took = began.elapsed();
-        let said = P::glance(&protocol.glancing(), answer.as_ref());
-        let said = said.unwrap_or(Outcome::Applied);
-        if first {
-            self.progress.other_said.store(said as u8, Ordering::Relaxed);
-            if answer.is_ok() || said == Outcome::Refused {
-                let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
-                self.progress.other_took.store(took, Ordering::Relaxed);
+        let side = self.stage.authority();
+        let raced = self.settings.core.order.observe(&self.keys);
+        let mine = self.ask_authority(authority, &last.whole).await?;
+        let theirs = self.ask(other.again(), side.other(), &last.whole).await?;
+        let diff = self.compare(&last.whole, &mine, &theirs).await?;
+        // What a write has changed meanwhile is no contradiction.
+        let contradicted = match last.raced.raced() {
+            true => Vec::new(),
+            false => {
+                let diff = self.compare_itself(&last.whole, &last.mine, &mine).await?;
+                diff.differences().iter().map(|difference| difference.place.clone()).collect()
             }
-            self.progress.enter(Phase::Body);
-        }
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(refusal) if said == Outcome::Refused => {
-                return Ok(Seen::Refusal(refusal.to_string()));
-            }
-            Err(failure) => return Err(error(failure)),
         };
-        if side == self.stage.authority() && protocol.comparable(&answer).is_err() {
-            return Err(skipped(SkipReason::AuthorityFailed));
-        }
-        match protocol.capture(whole, answer, self.settings.capturing()).await {
-            Ok((captured, room)) => {
-                self.settings.core.counters.captured(room.taken());
-                Ok(Seen::Answer((captured, room)))
-            }
-            Err(CaptureError::Gone | CaptureError::Broken) => Err(failed(FailReason::BodyFailed)),
-            Err(error) => Err(skipped(lost(error))),
-        }
+        let was_raced = raced.raced();
+        (last.mine, last.raced) = (mine, raced);
+        Ok(Again { diff, raced: was_raced, contradicted })
     }
 
-    fn compare<Req, Res, E>(
+    /// The authority's answer, once more.
+    pub(super) async fn ask_authority<A, Req>(
         &self,
+        authority: &mut Ready<A>,
         whole: &P::Whole,
-        mine: &P::Captured,
-        theirs: &Seen<(P::Captured, Room)>,
-    ) -> Result<Diff, Found>
+    ) -> Result<Kept<P::Captured>, Found>
     where
-        P: Protocol<Req, Res, E>,
+        P: Protocol<Req, A::Response, A::Error>,
+        A: Inner<Req>,
+        Req: Send + 'static,
     {
-        let theirs = match theirs {
-            Seen::Answer((theirs, _)) => theirs,
-            Seen::Refusal(error) => {
-                return Ok(Diff::of("answer", "an answer", error.clone()));
+        // A panic of the authority says nothing about the other side.
+        let asked = self.ask(authority.again(), self.stage.authority(), whole);
+        match CatchPanic::new(asked).await {
+            Ok(Ok(Seen::Answer(mine)))
+                if self.settings.protocol.comparable_whole(&mine.0).is_ok() =>
+            {
+                Ok(mine)
             }
-        };
-        let protocol = &self.settings.protocol;
-        let compare = || protocol.compare(whole, mine, theirs);
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(compare)).map_err(|_| {
-            tracing::error!(target: "tower_migration", "a comparer panicked");
-            failed(FailReason::ComparerPanicked)
-        })
+            _ => Err(skipped(SkipReason::AuthorityFailed)),
+        }
     }
 }
 
-const fn lost(error: CaptureError) -> SkipReason {
-    match error {
-        CaptureError::TooLarge => SkipReason::AnswerTooLarge,
-        CaptureError::NoRoom => SkipReason::CapturedBytes,
-        CaptureError::Gone => SkipReason::ClientGone,
-        CaptureError::Broken => SkipReason::AnswerBroken,
-    }
+/// What reading again has shown.
+struct Again {
+    diff: Diff,
+    raced: bool,
+    /// Where the authority contradicted itself.
+    contradicted: Vec<String>,
 }

@@ -5,7 +5,10 @@
 //! other side, waits for the tee's end, compares, and reads both again where
 //! they differ. Nothing on the client's way waits for it.
 
+mod ask;
 mod judge;
+mod noise;
+mod progress;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -19,7 +22,10 @@ use tokio::{
 use tower_service::Service;
 use tracing::Instrument;
 
-use self::judge::{Found, Phase, Progress, failed, skipped};
+use self::{
+    judge::{Found, Teed, failed, skipped},
+    progress::{Phase, Progress},
+};
 use super::{
     Ready, Settings,
     guard::{CatchPanic, Panicked},
@@ -31,6 +37,7 @@ use crate::{
     observe::{Event, ShadowRead},
     protocol::{Dispatch, Protocol},
     reconcile::{Keys, Observation},
+    report::Finding,
     stage::{Role, Side, Stage},
 };
 
@@ -78,6 +85,8 @@ pub(super) fn start<P, A, O, Req>(
         keys,
         deadline: later(settings.limits.shadow_deadline),
         authority_took,
+        route: settings.protocol.route_of(&request),
+        slot: Arc::new(slot),
         progress: Progress::default(),
     };
     let span = tracing::info_span!(
@@ -88,13 +97,13 @@ pub(super) fn start<P, A, O, Req>(
     );
     let task = async move {
         let [mut on_other, again] = marks;
-        let (end, took) = shadow.run(authority, other, request, answer, raced).await;
+        let teed = Teed { request, answer, raced };
+        let (end, took) = shadow.run(authority, other, teed).await;
         if let Some(took) = took {
             on_other.record(took);
         }
         on_other.set_end(end);
         again.unused();
-        drop(slot);
     };
     tokio::spawn(task.instrument(span));
 }
@@ -105,6 +114,9 @@ struct Shadow<P> {
     keys: Keys,
     deadline: Instant,
     authority_took: Duration,
+    route: Arc<str>,
+    /// Held until the last thread that compares for this read has ended.
+    slot: Arc<OwnedSemaphorePermit>,
     progress: Progress,
 }
 
@@ -113,11 +125,9 @@ impl<P: Send + Sync + 'static> Shadow<P> {
     /// long its head took if it came.
     async fn run<A, O, Req>(
         self,
-        authority: Ready<A>,
+        mut authority: Ready<A>,
         other: Ready<O>,
-        watched: P::Watched,
-        pending: P::Pending,
-        raced: Observation,
+        teed: Teed<P::Watched, P::Pending>,
     ) -> (End, Option<Duration>)
     where
         P: Protocol<Req, A::Response, A::Error>,
@@ -126,14 +136,14 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         Req: Send + 'static,
     {
         let mut label = Arc::from("");
-        let reading = self.read(authority, other, watched, pending, raced, &mut label);
+        let reading = self.read(&mut authority, other, teed, &mut label);
         let found = timeout_at(self.deadline, CatchPanic::new(reading)).await;
-        let (verdict, error) = match found {
+        let (found, last) = match found {
             Ok(Ok(found)) => found,
-            Ok(Err(Panicked)) => failed(FailReason::Panicked),
-            Err(_) => self.too_late(),
+            Ok(Err(Panicked)) => (failed(FailReason::Panicked), None),
+            Err(_) => (self.too_late(), None),
         };
-        let end = match &verdict {
+        let end = match &found.verdict {
             // The other side has not been asked.
             Verdict::Skipped(_) if self.progress.is(Phase::Request) => End::Unused,
             Verdict::Failed(FailReason::ComparerPanicked)
@@ -143,11 +153,35 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             | Verdict::Skipped(_) => self.progress.other_said().into(),
             Verdict::Failed(_) => End::Unknown,
         };
-        let rereads = self.progress.rereads.load(Ordering::Relaxed);
         let other_took = match self.progress.other_took.load(Ordering::Relaxed) {
             0 => None,
             micros => Some(Duration::from_micros(micros.into())),
         };
+        let path = last.as_ref().map(|last| self.settings.protocol.noise_path(&last.whole));
+        let is_measured = path.is_some_and(|path| self.settings.noise.may(path));
+        let wants_noise = path.is_some_and(|path| self.wants_noise(&found.verdict, path));
+        self.settings.core.report.count(&Finding {
+            route: &self.route,
+            request: &label,
+            authority: self.stage.authority(),
+            verdict: &found.verdict,
+            differs: &found.differs,
+            contradicted: &found.contradicted,
+            authority_took: Some(self.authority_took),
+            other_took,
+            is_measured,
+        });
+        self.tell(found, label, other_took);
+        if let Some(last) = last.filter(|_| wants_noise) {
+            self.measure_noise(&mut authority, &last).await;
+        }
+        (end, other_took)
+    }
+
+    /// Tells everybody who wants to know.
+    fn tell(&self, found: Found, label: Arc<str>, other_took: Option<Duration>) {
+        let Found { verdict, error, .. } = found;
+        let rereads = self.progress.rereads.load(Ordering::Relaxed);
         if let Verdict::Mismatch(diff) = &verdict {
             tracing::warn!(
                 target: "tower_migration",
@@ -160,6 +194,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             );
             self.settings.core.remember(Mismatch {
                 request: Arc::clone(&label),
+                route: Arc::clone(&self.route),
                 keys: self.keys.clone(),
                 authority: self.stage.authority(),
                 diff: diff.clone(),
@@ -171,13 +206,17 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         }
         self.settings.verdict(&ShadowRead {
             request: label,
-            keys: self.keys,
+            route: Arc::clone(&self.route),
+            keys: self.keys.clone(),
+            stage: self.stage,
             authority: self.stage.authority(),
             verdict,
             error,
             rereads,
+            authority_took: Some(self.authority_took),
+            other_took,
+            at: SystemTime::now(),
         });
-        (end, other_took)
     }
 
     /// What it means that the deadline has come.
@@ -188,8 +227,8 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             || (self.progress.is(Phase::Body) && self.progress.mine_has_ended())
         {
             failed(FailReason::Deadline)
-        } else if self.progress.is(Phase::Again) {
-            (Verdict::Inconclusive(InconclusiveReason::Deadline), None)
+        } else if self.progress.is(Phase::Again) || self.progress.is(Phase::Compare) {
+            Found::of(Verdict::Inconclusive(InconclusiveReason::Deadline))
         } else {
             skipped(SkipReason::ClientSlow)
         }
@@ -212,27 +251,33 @@ impl<P> Settings<P> {
     /// here, before anything is copied; one that loses its slot to another read
     /// meanwhile, after the authority's head.
     #[inline]
-    pub(crate) fn samples(&self, authority: Side) -> bool {
+    pub(crate) fn samples(&self, stage: Stage) -> bool {
         if !self.core.samples() {
             return false;
         }
         let free = self.shadows.available_permits() > 0;
         if !free {
-            self.skipped(Keys::none(), authority, SkipReason::NoSlot);
+            self.core.report.no_slot();
+            self.verdict(&not_compared("".into(), Keys::none(), stage, SkipReason::NoSlot));
         }
         free
     }
 
     /// A sampled read that is not compared, known before its task began.
-    pub(super) fn skipped(&self, keys: Keys, authority: Side, reason: SkipReason) {
-        self.verdict(&ShadowRead {
-            request: "".into(),
-            keys,
-            authority,
-            verdict: Verdict::Skipped(reason),
-            error: None,
-            rereads: 0,
+    pub(super) fn skipped(&self, route: &Arc<str>, keys: Keys, stage: Stage, reason: SkipReason) {
+        let read = not_compared(Arc::clone(route), keys, stage, reason);
+        self.core.report.count(&Finding {
+            route,
+            request: &read.request,
+            authority: read.authority,
+            verdict: &read.verdict,
+            differs: &[],
+            contradicted: &[],
+            authority_took: None,
+            other_took: None,
+            is_measured: false,
         });
+        self.verdict(&read);
     }
 
     fn verdict(&self, read: &ShadowRead) {
@@ -247,5 +292,21 @@ impl<P> Settings<P> {
             "shadow read"
         );
         self.observe(&Event::Shadow(read));
+    }
+}
+
+fn not_compared(route: Arc<str>, keys: Keys, stage: Stage, reason: SkipReason) -> ShadowRead {
+    ShadowRead {
+        request: "".into(),
+        route,
+        keys,
+        stage,
+        authority: stage.authority(),
+        verdict: Verdict::Skipped(reason),
+        error: None,
+        rereads: 0,
+        authority_took: None,
+        other_took: None,
+        at: SystemTime::now(),
     }
 }

@@ -4,12 +4,13 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{Evidence, Gate, GateVerdict};
 use crate::{
-    flag::{Core, Reason},
-    stage::Stage,
+    flag::{Core, Reason, steps::permission_between},
+    stage::{Stage, Urgency},
 };
 
 /// The gates of one handle, in the order in which they were given.
@@ -48,6 +49,19 @@ impl Core {
             return Vec::new();
         }
         gates.ask(&self.evidence())
+    }
+
+    /// What stands against the next orderly step at this moment, in words.
+    pub(in crate::flag) fn against_next(&self) -> Vec<String> {
+        let from = self.word().position();
+        let Some(to) = from.stage.next() else { return Vec::new() };
+        let needs = permission_between(from, to.into(), Urgency::Orderly);
+        let mut against = self.check(needs).err().unwrap_or_default();
+        if needs.settled && !self.is_settled() {
+            against.push(self.not_settled(Duration::ZERO));
+        }
+        against.extend(self.refusals(from.stage, to));
+        against.iter().map(ToString::to_string).collect()
     }
 
     /// What stands against an orderly step towards new besides the conditions

@@ -156,7 +156,7 @@ impl ShareOf {
 }
 
 /// Small shares keep two digits that mean something.
-pub(in crate::flag) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     let digits =
         if percent >= 1.0 || percent <= 0.0 { 1 } else { 1 - percent.log10().floor() as i32 };

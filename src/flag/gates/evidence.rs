@@ -3,7 +3,10 @@
 use std::{fmt, time::Duration};
 
 use super::Durations;
-use crate::stage::{Side, Stage};
+use crate::{
+    report::PlaceReport,
+    stage::{Side, Stage},
+};
 
 /// What the crate has counted since the present stage was entered (or since the
 /// process began, if it was entered before that).
@@ -39,6 +42,9 @@ pub struct Evidence {
     pub lasted: Duration,
     /// Verdicts of shadow reads.
     pub shadows: ShadowCounts,
+    /// Where the answers of shadow reads differ, the worst first: see
+    /// [`Report`](crate::Report).
+    pub places: Vec<PlaceReport>,
     /// Legs of dual writes on the [other side](Self::other), by how they ended.
     pub other_writes: LegCounts,
     /// Shadow reads on the other side, by how they ended.
@@ -58,6 +64,7 @@ impl Evidence {
             to,
             lasted: Duration::ZERO,
             shadows: ShadowCounts::default(),
+            places: Vec::new(),
             other_writes: LegCounts::default(),
             other_shadows: LegCounts::default(),
             old: Timing::default(),

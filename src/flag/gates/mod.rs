@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | [`MinComparisons`] | too few shadow reads were compared | 1→2, 2→3 |
 //! | [`MaxMismatchShare`] | too many of them differ, or too few were compared to rule that out | 1→2, 2→3 |
+//! | [`NoRealDifference`] | there is a place at which they differ, and it is no noise | 1→2, 2→3 |
 //! | [`MaxErrorShare`] | the other side fails too many of its legs, or has had too few to rule that out | 1→2, 2→3 |
 //! | [`MaxSlowdown`] | new's p99 is too far above old's | 1→2, 2→3 |
 //! | a closure | what you like | every step towards new |
@@ -46,6 +47,7 @@ mod comparisons;
 mod durations;
 mod errors;
 mod evidence;
+mod places;
 mod slowdown;
 mod tally;
 mod wilson;
@@ -53,14 +55,16 @@ mod wilson;
 use std::borrow::Cow;
 
 pub(super) use self::ask::Gates;
-pub(super) use self::comparisons::percent;
+pub(crate) use self::comparisons::percent;
 pub use self::comparisons::{MaxMismatchShare, MinComparisons};
 pub use self::durations::Durations;
 pub use self::errors::MaxErrorShare;
 pub use self::evidence::{Evidence, LegCounts, ShadowCounts, Timing};
+pub use self::places::NoRealDifference;
 pub use self::slowdown::MaxSlowdown;
 pub(super) use self::tally::{Entered, LegTally};
 pub use self::wilson::Confidence;
+pub(crate) use self::wilson::{lower, upper};
 
 /// Decides whether a step towards new may be taken.
 ///

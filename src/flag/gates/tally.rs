@@ -17,7 +17,7 @@ pub(in crate::flag) struct Entered {
     /// The epoch that the flip opened: tells two stays in one stage apart.
     pub(in crate::flag) epoch: u64,
     pub(in crate::flag) at: Instant,
-    legs: Vec<(Kind, LegTally)>,
+    legs: Arc<[(Kind, LegTally)]>,
     shadows: ShadowCounts,
 }
 
@@ -58,7 +58,7 @@ impl Entered {
     /// At the start of a process, before anything was counted.
     pub(in crate::flag) fn first(stage: Stage, epoch: u64) -> Self {
         let shadows = ShadowCounts::default();
-        Self { stage, epoch, at: Instant::now(), legs: Vec::new(), shadows }
+        Self { stage, epoch, at: Instant::now(), legs: [].into(), shadows }
     }
 
     /// What had been counted when the stage was entered.
@@ -94,6 +94,17 @@ impl Core {
             shadows: self.counters.verdicts(),
         };
         *locked(&self.entered) = Arc::new(entered);
+        self.report.reset();
+    }
+
+    /// What shadow reads show is counted from here on, without any step.
+    pub(in crate::flag) fn count_reads_anew(&self) {
+        let mut entered = locked(&self.entered);
+        let Entered { stage, epoch, at, ref legs, .. } = **entered;
+        let (legs, shadows) = (Arc::clone(legs), self.counters.verdicts());
+        *entered = Arc::new(Entered { stage, epoch, at, legs, shadows });
+        drop(entered);
+        self.report.reset();
     }
 
     pub(in crate::flag) fn entered(&self) -> Arc<Entered> {
@@ -125,6 +136,7 @@ impl Core {
                 skipped: now.skipped.saturating_sub(before.skipped),
                 failed: now.failed.saturating_sub(before.failed),
             },
+            places: self.report.places(),
             other_writes: writes(other).counts,
             other_shadows: reads(other).counts,
             old: timing(Side::Old),

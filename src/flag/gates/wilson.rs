@@ -18,7 +18,7 @@ pub enum Confidence {
 
 impl Confidence {
     /// The quantile of the normal distribution.
-    pub(super) const fn z(self) -> f64 {
+    pub(crate) const fn z(self) -> f64 {
         match self {
             Self::P90 => 1.281_551_565_544_6,
             Self::P95 => 1.644_853_626_951_47,
@@ -52,7 +52,7 @@ impl std::fmt::Display for Confidence {
 ///
 /// Unlike the textbook interval it does not collapse when nothing was hit: no
 /// mismatch in ten comparisons rules out little.
-pub(super) fn upper(hits: u64, trials: u64, z: f64) -> f64 {
+pub(crate) fn upper(hits: u64, trials: u64, z: f64) -> f64 {
     if trials == 0 {
         return 1.0;
     }
@@ -61,6 +61,12 @@ pub(super) fn upper(hits: u64, trials: u64, z: f64) -> f64 {
     let z2 = z * z;
     let spread = z * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
     ((share + z2 / (2.0 * n) + spread) / (1.0 + z2 / n)).clamp(share, 1.0)
+}
+
+/// The lower end of the same interval. 0 without a trial.
+pub(crate) fn lower(hits: u64, trials: u64, z: f64) -> f64 {
+    // What was missed is a share as well.
+    1.0 - upper(trials.saturating_sub(hits), trials, z)
 }
 
 #[cfg(test)]
@@ -78,6 +84,12 @@ mod tests {
         {
             let upper = upper(hits, trials, z);
             assert!((upper - end).abs() < 0.000_05, "{hits}/{trials}: {upper}");
+        }
+        for (hits, trials, end) in
+            [(81, 263, 0.2553), (15, 148, 0.0624), (0, 20, 0.0), (1, 29, 0.0061)]
+        {
+            let lower = lower(hits, trials, z);
+            assert!((lower - end).abs() < 0.000_05, "{hits}/{trials}: {lower}");
         }
     }
 

@@ -187,7 +187,7 @@ impl Core {
     }
 
     /// Everything that stands against a step right now.
-    pub(super) fn check(&self, needs: Permission) -> Result<(), Vec<Reason>> {
+    pub(in crate::flag) fn check(&self, needs: Permission) -> Result<(), Vec<Reason>> {
         let mut reasons = Vec::new();
         let sync = self.sync();
         if let Some(side) = needs.lacks(sync) {
@@ -251,7 +251,7 @@ pub(super) const fn passage_between(from: Position, to: Position, urgency: Urgen
     }
 }
 
-pub(super) const fn permission_between(
+pub(in crate::flag) const fn permission_between(
     from: Position,
     to: Position,
     urgency: Urgency,

@@ -41,7 +41,7 @@ impl Core {
     }
 
     /// What keeps the stage from being settled.
-    pub(super) fn not_settled(&self, waited: Duration) -> Reason {
+    pub(in crate::flag) fn not_settled(&self, waited: Duration) -> Reason {
         let (writes, oldest) = self.earlier_writes();
         Reason::NotSettled { writes, waited, oldest }
     }

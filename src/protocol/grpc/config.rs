@@ -301,6 +301,12 @@ impl Grpc {
         Ok(self)
     }
 
+    /// What a call is counted under: its method. One that is in no list may be
+    /// anything, so those count as one.
+    pub(crate) fn route_of_path(&self, path: &str) -> Arc<str> {
+        if self.method(path).listed { path.into() } else { "(unlisted)".into() }
+    }
+
     /// How answers are compared. Default:
     /// [`GrpcStatus`]`.and(`[`ExactMessages`]`)`.
     #[must_use]

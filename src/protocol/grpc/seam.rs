@@ -17,7 +17,7 @@ use super::{
 use crate::{
     BoxError,
     body::{AnswerBody, CaptureError, CopyBody, Ending, Kept, Late, Room},
-    compare::{Answer, Answers, Diff, SkipReason},
+    compare::{Answer, Answers, Context, Diff, SkipReason},
     flag::Mark,
     protocol::{
         BreakOff, Class, Closing, Dispatch, Drained, FallbackRead, HasKeys, Head, Protocol, Said,
@@ -357,13 +357,31 @@ where
         answer.extensions_mut().insert(FallbackRead { side });
     }
 
-    fn compare(&self, whole: &WholeRequest, authority: &Answer, other: &Answer) -> Diff {
-        self.compare.compare(&Answers {
-            method: &whole.parts.method,
-            uri: &whole.parts.uri,
-            authority,
-            other,
-        })
+    fn compare(
+        &self,
+        whole: &WholeRequest,
+        authority: &Answer,
+        other: &Answer,
+        context: Context,
+    ) -> Diff {
+        let (method, uri) = (&whole.parts.method, &whole.parts.uri);
+        self.compare.compare(&Answers { method, uri, authority, other, context })
+    }
+
+    fn compares_long(&self, authority: &Answer, other: &Answer, inline: usize) -> bool {
+        answers::compares_long(authority, other, inline)
+    }
+
+    fn route(&self, whole: &WholeRequest) -> Arc<str> {
+        self.route_of_path(whole.parts.uri.path())
+    }
+
+    fn route_of(&self, watched: &WatchedRequest) -> Arc<str> {
+        self.route_of_path(watched.parts.uri.path())
+    }
+
+    fn noise_path<'a>(&self, whole: &'a WholeRequest) -> &'a str {
+        whole.parts.uri.path()
     }
 
     fn refuse(&self, reason: Refused) -> Result<Self::Answer, E> {

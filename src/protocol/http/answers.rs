@@ -209,3 +209,9 @@ pub(crate) async fn drain_sized<RB: Body<Data = Bytes>>(
     read_on(&mut body, length, |_| {}).await.map_err(|Broken| CaptureError::Broken)?;
     Ok(())
 }
+
+/// Whether two answers differ and are long.
+pub(crate) fn compares_long(authority: &Answer, other: &Answer, inline: usize) -> bool {
+    let (a, b) = (&authority.body, &other.body);
+    a.len() + b.len() > inline && a != b
+}

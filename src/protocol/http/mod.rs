@@ -17,6 +17,7 @@ pub(super) use self::outcome::outcome;
 use super::{ByMethod, Classify, HasKeys, Head, HttpKeys, KeyOf};
 use crate::{
     compare::{Answer, Compare, ExactBody, Headers, Status},
+    layer::Routes,
     reconcile::{Key, Keys},
 };
 
@@ -34,6 +35,9 @@ pub struct Http {
     pub(crate) follow: Option<Arc<Follow>>,
     pub(crate) exchange: Exchange,
     pub(crate) compare: Arc<dyn Compare>,
+    pub(crate) routes: Routes,
+    /// Names of parameters whose values are secret.
+    pub(crate) secret: Arc<[Box<str>]>,
 }
 
 impl Default for Http {
@@ -45,6 +49,8 @@ impl Default for Http {
             follow: None,
             exchange: Exchange::default(),
             compare: Arc::new(Status.and(Headers::default()).and(ExactBody)),
+            routes: Routes::default(),
+            secret: Arc::default(),
         }
     }
 }

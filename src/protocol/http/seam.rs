@@ -16,7 +16,7 @@ use super::{
 use crate::{
     BoxError,
     body::{AnswerBody, CaptureError, CopyBody, Ending, Kept, Room},
-    compare::{Answer, Answers, Diff, SkipReason},
+    compare::{Answer, Answers, Context, Diff, InconclusiveReason, SkipReason},
     flag::Mark,
     protocol::{
         Class, Dispatch, Drained, FallbackRead, Head, Protocol, Said, UpgradeToken,
@@ -27,13 +27,45 @@ use crate::{
     telemetry::{LegFault, Refused, SkippedLeg},
 };
 
-fn label(method: &Method, uri: &Uri) -> Arc<str> {
+fn label(method: &Method, uri: &Uri, secret: &[Box<str>]) -> Arc<str> {
     // Room for most, so that the text does not grow word by word.
     let mut label = String::with_capacity(64);
     label.push_str(method.as_str());
     // A `String` takes everything.
     let _ = write!(label, " {uri}");
+    if !secret.is_empty()
+        && let Some(query) = uri.query()
+    {
+        label.truncate(label.len() - query.len());
+        for (at, pair) in query.split('&').enumerate() {
+            let name = pair.split('=').next().unwrap_or_default();
+            label.push_str(if at == 0 { "" } else { "&" });
+            let is_secret = secret.iter().any(|secret| is_named(name, secret));
+            label.push_str(if is_secret { name } else { pair });
+            label.push_str(if is_secret { "=(redacted)" } else { "" });
+        }
+    }
     label.into()
+}
+
+/// Whether a parameter's name, which may be written with escapes, is this one.
+fn is_named(written: &str, name: &str) -> bool {
+    let mut bytes = written.bytes();
+    let mut decoded = Vec::with_capacity(written.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || bytes.next().and_then(|byte| (byte as char).to_digit(16));
+                match (digit(), digit()) {
+                    (Some(high), Some(low)) => (high * 16 + low) as u8,
+                    _ => b'%',
+                }
+            }
+            byte => byte,
+        });
+    }
+    decoded.eq_ignore_ascii_case(name.as_bytes())
 }
 
 impl<B, RB, E> Protocol<Request<B>, Response<RB>, E> for Http
@@ -96,11 +128,11 @@ where
     }
 
     fn name(&self, request: &Request<B>) -> Arc<str> {
-        label(request.method(), request.uri())
+        label(request.method(), request.uri(), &self.secret)
     }
 
     fn label(&self, whole: &WholeRequest) -> Arc<str> {
-        label(&whole.parts.method, &whole.parts.uri)
+        label(&whole.parts.method, &whole.parts.uri, &self.secret)
     }
 
     async fn collect(&self, request: Request<B>, room: Room) -> Result<WholeRequest, Refused> {
@@ -266,13 +298,35 @@ where
         answer.extensions_mut().insert(FallbackRead { side });
     }
 
-    fn compare(&self, whole: &WholeRequest, authority: &Answer, other: &Answer) -> Diff {
-        self.compare.compare(&Answers {
-            method: &whole.parts.method,
-            uri: &whole.parts.uri,
-            authority,
-            other,
-        })
+    fn compare(
+        &self,
+        whole: &WholeRequest,
+        authority: &Answer,
+        other: &Answer,
+        context: Context,
+    ) -> Diff {
+        if other.status == StatusCode::NOT_MODIFIED && authority.status.is_success() {
+            // The client would have kept what it has: there is nothing to compare.
+            return Diff::unclear(InconclusiveReason::NotModified);
+        }
+        let (method, uri) = (&whole.parts.method, &whole.parts.uri);
+        self.compare.compare(&Answers { method, uri, authority, other, context })
+    }
+
+    fn compares_long(&self, authority: &Answer, other: &Answer, inline: usize) -> bool {
+        answers::compares_long(authority, other, inline)
+    }
+
+    fn route(&self, whole: &WholeRequest) -> Arc<str> {
+        self.routes.of(whole.parts.method.as_str(), whole.parts.uri.path()).into()
+    }
+
+    fn route_of(&self, watched: &WatchedRequest) -> Arc<str> {
+        self.routes.of(watched.parts.method.as_str(), watched.parts.uri.path()).into()
+    }
+
+    fn noise_path<'a>(&self, whole: &'a WholeRequest) -> &'a str {
+        whole.parts.uri.path()
     }
 
     fn refuse(&self, reason: Refused) -> Result<Self::Answer, E> {

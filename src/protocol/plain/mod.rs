@@ -40,6 +40,7 @@ type Judge<Res, E> = dyn Fn(Result<&Res, &E>) -> Outcome + Send + Sync;
 /// | `compare` | in the shadow task | `==` |
 /// | [`prepare`](Self::prepare) | two-sided stages, once for each write | nothing |
 /// | [`name`](Self::name) | two-sided stages: each write and each shadowed read | the type's name |
+/// | [`route`](Self::route) | each sampled read | `all` |
 ///
 /// On a one-sided stage nothing is cloned but the `Arc` of `judge`, if it is
 /// set, and nothing is allocated. A response that is still being made when it is
@@ -57,7 +58,7 @@ type Judge<Res, E> = dyn Fn(Result<&Res, &E>) -> Outcome + Send + Sync;
 /// the request; one of `refuse` reaches it instead of the answer. Any other
 /// closure's is logged and costs what the closure was for: `judge` leaves the
 /// outcome unknown, `done_when` leaves it to `judge`, `name` leaves the type's
-/// name, the setter of `dispatch` leaves the request without its mark, `observe`
+/// name, `route` leaves `all`, the setter of `dispatch` leaves the request without its mark, `observe`
 /// and `compare` make the comparison fail with
 /// [`ComparerPanicked`](crate::compare::FailReason::ComparerPanicked).
 ///
@@ -106,6 +107,7 @@ pub struct Plain<Req, Res, E, Seen = Res> {
     answer_keys: Fun<dyn Fn(&Req, &Res) -> Keys + Send + Sync>,
     ramp_by: Fun<dyn Fn(&Req) -> Keys + Send + Sync>,
     name: Fun<dyn Fn(&Req) -> String + Send + Sync>,
+    route: Fun<dyn Fn(&Req) -> &'static str + Send + Sync>,
     prepare: Fun<dyn Fn(&mut Req) + Send + Sync>,
     follow: Fun<dyn Fn(Req, &Res) -> Option<Req> + Send + Sync>,
     set_dispatch: Fun<dyn Fn(&mut Req, Dispatch) + Send + Sync>,
@@ -167,6 +169,7 @@ impl<Req, Res, E, Seen> Plain<Req, Res, E, Seen> {
             answer_keys: None,
             ramp_by: None,
             name: None,
+            route: None,
             prepare: None,
             follow: None,
             set_dispatch: None,
@@ -233,6 +236,14 @@ impl<Req, Res, E, Seen> Plain<Req, Res, E, Seen> {
     #[must_use]
     pub fn name(mut self, name: impl Fn(&Req) -> String + Send + Sync + 'static) -> Self {
         self.name = Some(Arc::new(name));
+        self
+    }
+
+    /// What a shadowed read is counted under in the [`Report`](crate::Report): its
+    /// method, say. Default: `all`.
+    #[must_use]
+    pub fn route(mut self, route: impl Fn(&Req) -> &'static str + Send + Sync + 'static) -> Self {
+        self.route = Some(Arc::new(route));
         self
     }
 
@@ -319,6 +330,7 @@ impl<Req, Res, E, Seen> Clone for Plain<Req, Res, E, Seen> {
             answer_keys: self.answer_keys.clone(),
             ramp_by: self.ramp_by.clone(),
             name: self.name.clone(),
+            route: self.route.clone(),
             prepare: self.prepare.clone(),
             follow: self.follow.clone(),
             set_dispatch: self.set_dispatch.clone(),

@@ -9,7 +9,7 @@ use std::{
 use super::{Judge, Plain, WholePlain, guard::asked};
 use crate::{
     body::{CaptureError, Ending, Room},
-    compare::{Diff, SkipReason},
+    compare::{Context, Diff, SkipReason},
     flag::Mark,
     protocol::{Class, Dispatch, Drained, Protocol, Said},
     reconcile::Keys,
@@ -38,6 +38,11 @@ impl<Req, Res, E, Seen> Plain<Req, Res, E, Seen> {
     fn name_of(&self, request: &Req) -> Arc<str> {
         let name = self.name.as_ref().and_then(|name| asked("name", || name(request)));
         name.map_or_else(|| type_name::<Req>().into(), Arc::from)
+    }
+
+    fn route_of_request(&self, request: &Req) -> Arc<str> {
+        let route = self.route.as_ref().and_then(|route| asked("route", || route(request)));
+        route.unwrap_or("all").into()
     }
 
     /// `None`: nobody knows what is to be compared.
@@ -225,7 +230,21 @@ where
         std::future::ready(Ok(Drained::default()))
     }
 
-    fn compare(&self, _: &WholePlain<Req>, authority: &Option<Seen>, other: &Option<Seen>) -> Diff {
+    fn route(&self, whole: &WholePlain<Req>) -> Arc<str> {
+        self.route_of_request(&whole.lock())
+    }
+
+    fn route_of(&self, watched: &Req) -> Arc<str> {
+        self.route_of_request(watched)
+    }
+
+    fn compare(
+        &self,
+        _: &WholePlain<Req>,
+        authority: &Option<Seen>,
+        other: &Option<Seen>,
+        _: Context,
+    ) -> Diff {
         match (authority, other) {
             (Some(authority), Some(other)) => (self.compare)(authority, other),
             // Neither side is to blame for a closure that panicked, so it counts

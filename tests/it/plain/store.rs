@@ -317,7 +317,8 @@ where
         let verdicts = Arc::new(Mutex::new(Vec::new()));
         let disagreements = Arc::new(Mutex::new(Vec::new()));
         let (seen, told) = (Arc::clone(&verdicts), Arc::clone(&disagreements));
-        let layer = MigrationLayer::with_protocol(handle.clone(), new.clone(), protocol);
+        let layer = MigrationLayer::with_protocol(handle.clone(), new.clone(), protocol)
+            .noise(tower_migration::compare::Noise::off());
         let layer = set(layer.observer(move |event: &Event<'_>| match event {
             Event::Shadow(read) => seen.lock().unwrap().push(read.verdict.clone()),
             Event::Disagreement(d) => told.lock().unwrap().push((*d).clone()),

@@ -17,7 +17,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_migration::{
     Dispatch, MigrationHandle, MigrationLayer, Outcome, Side, Stage, WriteOrder,
     body::{CaptureError, Ending, Room},
-    compare::{Diff, SkipReason},
+    compare::{Context, Diff, SkipReason},
     protocol::{Class, Closing, Drained, HasKeys, Mark, Protocol, Said},
     reconcile::Keys,
     telemetry::{Refused, SkippedLeg},
@@ -281,7 +281,7 @@ impl Protocol<Ask, Items, String> for Odd {
         }
         Ok(if *self == Self::EndTellsKeys { told("new") } else { last })
     }
-    fn compare(&self, _: &Ask, (): &(), (): &()) -> Diff {
+    fn compare(&self, _: &Ask, (): &(), (): &(), _: Context) -> Diff {
         Diff::none()
     }
     fn refuse(&self, reason: Refused) -> Result<Out, String> {

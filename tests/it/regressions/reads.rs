@@ -153,8 +153,9 @@ async fn readiness_and_key_order_do_not_deadlock() {
     let limit = GlobalConcurrencyLimitLayer::new(1);
     let (old, new) = (Fake::says(200, "old"), Fake::says(200, "new"));
     let handle = MigrationHandle::new("x");
-    let layer =
-        MigrationLayer::new(handle.clone(), new.clone()).failure_policy(FailurePolicy::AwaitBoth);
+    let layer = MigrationLayer::new(handle.clone(), new.clone())
+        .noise(tower_migration::compare::Noise::off())
+        .failure_policy(FailurePolicy::AwaitBoth);
     let service = layer.layer(limit.layer(old.clone()));
     handle.advance().await.unwrap();
     handle.confirm_synced(Side::New).await.unwrap();

@@ -114,6 +114,7 @@ async fn an_authority_that_ignores_the_body_is_not_a_client_that_hung_up() {
     };
     let handle = MigrationHandle::new("x");
     let layer = MigrationLayer::new(handle.clone(), make())
+        .noise(tower_migration::compare::Noise::off())
         .classify(|_: &Head<'_>| tower_migration::Operation::Read)
         .observer(move |e: &Event<'_>| {
             if let Event::Shadow(r) = e {

@@ -117,6 +117,7 @@ async fn inside_router_layer_the_new_side_sees_what_the_outer_router_matched() {
         let seats = Side::ALL.map(Seat::new);
         let handle = MigrationHandle::new("travels");
         let layer = MigrationLayer::new(handle.clone(), found(seats[1].clone()))
+            .noise(tower_migration::compare::Noise::off())
             .failure_policy(FailurePolicy::RequireBoth);
         let old = routes(seats[0].clone());
         let app = match inside {
@@ -149,6 +150,7 @@ async fn a_route_service_and_a_layered_method_see_what_the_outer_router_matched(
         let seats = Side::ALL.map(Seat::new);
         let handle = MigrationHandle::new("travels");
         let layer = MigrationLayer::new(handle.clone(), found(seats[1].clone()))
+            .noise(tower_migration::compare::Noise::off())
             .failure_policy(FailurePolicy::RequireBoth);
         let old = found(seats[0].clone());
         let app = match method {

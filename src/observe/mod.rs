@@ -1,7 +1,18 @@
 //! What a user's own code can hear of.
 
-use std::{fmt, sync::Arc, time::Duration};
+#[cfg(feature = "json")]
+mod ndjson;
+mod queue;
 
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+#[cfg(feature = "json")]
+pub use self::ndjson::{NdjsonFile, NdjsonSink};
+pub use self::queue::{EventQueue, OwnedEvent};
 use crate::{
     compare::Verdict,
     reconcile::Keys,
@@ -20,8 +31,9 @@ use crate::{
 /// | [`Event::Shadow`] | `WriteBoth`, `ReadNew` | a sampled read has its verdict, whatever it is | on the shadow task, or, for one that was skipped before it began, on the request's |
 ///
 /// It must return soon: with `AwaitBoth` and `RequireBoth` a client may be
-/// waiting. Hand the event to a channel for anything slow. A panic is caught
-/// and counted.
+/// waiting. For anything slow there is [`EventQueue`], which hands events to a task
+/// of one's own; `NdjsonFile` (feature `json`) writes them to a file. A pair of
+/// observers is one. A panic is caught and counted.
 ///
 /// ```
 /// use tower_migration::{Event, MigrationHandle, MigrationLayer};
@@ -39,6 +51,12 @@ use crate::{
 pub trait Observer: Send + Sync + 'static {
     /// Hears of one event.
     fn observe(&self, event: &Event<'_>);
+
+    /// How many events it has lost so far, for
+    /// `tower_migration_observer_dropped_total`. Default: none.
+    fn dropped(&self) -> u64 {
+        0
+    }
 }
 
 const _: fn(&dyn Observer) = |_| {};
@@ -53,6 +71,34 @@ where
 {
     fn observe(&self, event: &Event<'_>) {
         self(event);
+    }
+}
+
+/// Both of them, one after the other; a panic of the first keeps nothing from the
+/// second.
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn observe(&self, event: &Event<'_>) {
+        let first = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            self.0.observe(event);
+        }));
+        self.1.observe(event);
+        if let Err(panic) = first {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn dropped(&self) -> u64 {
+        self.0.dropped() + self.1.dropped()
+    }
+}
+
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn observe(&self, event: &Event<'_>) {
+        (**self).observe(event);
+    }
+
+    fn dropped(&self) -> u64 {
+        (**self).dropped()
     }
 }
 
@@ -134,8 +180,13 @@ pub struct ShadowRead {
     /// The request, such as `GET /airports/EDDF`. Empty if it was skipped
     /// before a copy of it was made.
     pub request: Arc<str>,
+    /// What it is counted under in the [`Report`](crate::Report), such as
+    /// `GET /airports/*`. Empty if there was no slot for it.
+    pub route: Arc<str>,
     /// Its keys.
     pub keys: Keys,
+    /// The stage that it was admitted under.
+    pub stage: Stage,
     /// The side that answered the client.
     pub authority: Side,
     /// What was found out.
@@ -144,4 +195,10 @@ pub struct ShadowRead {
     pub error: Option<String>,
     /// How often both sides were read again.
     pub rereads: u32,
+    /// How long the authority took to its head, if it was compared.
+    pub authority_took: Option<Duration>,
+    /// How long the other side took to its head, if it came.
+    pub other_took: Option<Duration>,
+    /// When, by the machine's clock.
+    pub at: SystemTime,
 }

@@ -34,6 +34,7 @@ mod ramp;
 mod readiness;
 mod reconcile;
 mod regressions;
+mod reports;
 mod shadow;
 mod shadow_ends;
 mod sized;

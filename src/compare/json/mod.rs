@@ -118,18 +118,19 @@ impl Json {
 impl Compare for Json {
     fn compare(&self, answers: &Answers<'_>) -> Diff {
         let Answers { authority, other, context, .. } = *answers;
-        let json = is_json(authority) || is_json(other);
+        // Asked only where the bodies differ: most do not.
+        let is_json = || is_json(authority) || is_json(other);
         let body = match Bodies::of(answers) {
             Err(diff) => diff,
             // Each side may be meant in its own way.
-            Ok(None) if json && self.rules.tell_sides_apart() => {
+            Ok(None) if self.rules.tell_sides_apart() && is_json() => {
                 match super::encoding::plain(authority) {
                     Ok(body) => self.documents(&body, &body, context),
                     Err(_) => Diff::none(),
                 }
             }
             Ok(None) => Diff::none(),
-            Ok(Some(Bodies { authority, other })) if json => {
+            Ok(Some(Bodies { authority, other })) if is_json() => {
                 self.documents(&authority, &other, context)
             }
             Ok(Some(Bodies { authority, other })) => self.undocumented(&authority, &other),

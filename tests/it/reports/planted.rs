@@ -16,7 +16,7 @@ fn airport(n: u64, noise: u64) -> String {
 /// The same with one of five defects, by its number.
 fn spoiled(n: u64, noise: u64) -> String {
     let good = airport(n, noise);
-    if n % RARE != 0 {
+    if !n.is_multiple_of(RARE) {
         return good;
     }
     match n / RARE % 5 {

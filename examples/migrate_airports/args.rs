@@ -20,12 +20,18 @@ Options:
                 airport takes part
   --kills N     with --chaos: kills in each stage, 1 to 100 (default: what the time
                 allows)
+  --defects     five defects in what new answers: writes to both, copies, compares each
+                read and prints the report. --seconds is for all of that
+  --verdicts PATH
+                with --defects: append what was found to this file, a line of JSON for
+                each read that did not match
   --serve       no clients: stay up with a page to move the flag by hand
   --help        this text
 
 The exit status is 0 only if no acknowledged write was lost, no key differs and
 no client saw an error that was not injected. With --chaos all errors are, and each
-key that differs after a kill has to be a dirty one.
+key that differs after a kill has to be a dirty one. With --defects it is 0 only if
+each of the five was found.
 ";
 
 /// What to do.
@@ -38,6 +44,9 @@ pub(crate) struct Args {
     pub(crate) kills: Option<u32>,
     /// Not for people: be the service that `--chaos` kills, over the files there.
     pub(crate) service: Option<PathBuf>,
+    pub(crate) defects: bool,
+    /// Where `--defects` keeps what was found.
+    pub(crate) verdicts: Option<PathBuf>,
     pub(crate) serve: bool,
     pub(crate) help: bool,
 }
@@ -51,6 +60,8 @@ impl Default for Args {
             chaos: false,
             kills: None,
             service: None,
+            defects: false,
+            verdicts: None,
             serve: false,
             help: false,
         }
@@ -68,6 +79,8 @@ impl Args {
                 Arg::Long("chaos") => args.chaos = true,
                 Arg::Long("kills") => args.kills = Some(parser.value()?.parse()?),
                 Arg::Long("service") => args.service = Some(parser.value()?.into()),
+                Arg::Long("defects") => args.defects = true,
+                Arg::Long("verdicts") => args.verdicts = Some(parser.value()?.into()),
                 Arg::Long("serve") => args.serve = true,
                 Arg::Long("help") | Arg::Short('h') => args.help = true,
                 _ => return Err(arg.unexpected()),
@@ -81,6 +94,9 @@ impl Args {
         }
         if args.kills.is_some_and(|kills| !(1..=100).contains(&kills)) {
             return Err("--kills: 1 to 100 expected".into());
+        }
+        if args.verdicts.is_some() && !args.defects {
+            return Err("--verdicts: only with --defects".into());
         }
         Ok(args)
     }
@@ -103,6 +119,10 @@ mod tests {
         let args = parse(&["--chaos", "--kills", "3"]);
         assert_eq!(args, Ok(Args { chaos: true, kills: Some(3), ..Args::default() }));
         assert!(parse(&["--chaos", "--kills", "0"]).is_err());
+        let args = parse(&["--defects", "--verdicts", "found"]);
+        let verdicts = Some("found".into());
+        assert_eq!(args, Ok(Args { defects: true, verdicts, ..Args::default() }));
+        assert!(parse(&["--verdicts", "found"]).is_err());
         assert!(parse(&["--seconds", "9"]).is_err());
         assert!(parse(&["--clients", "0"]).is_err());
         assert!(parse(&["--what"]).is_err_and(|error| error.contains("--what")));

@@ -23,12 +23,16 @@
 //! each stage of the same way, while requests to either side fail and clients hang
 //! up.
 //!
+//! With `--defects` new answers wrongly, in five ways and now and then, and the report
+//! of the shadow reads has to name the place of each.
+//!
 //! | file | what |
 //! |---|---|
 //! | `world` | the stores, the routers, **the layer** |
 //! | `sides` | **how copies read, write and list**: `Repair`, `Backfill`, `Verify` |
 //! | `walk`, `there`, `back` | **the way**, step by step |
 //! | `chaos` | `--chaos`: the service that is killed, and who kills it |
+//! | `defects` | `--defects`: what goes wrong in new, and **how it is found** |
 //! | `serve` | `--serve`: routes to move the flag by hand |
 //! | `clients`, `ops`, `wire` | who asks for what, and how |
 //! | `witness`, `history` | what was acknowledged, and what may be read after it |
@@ -42,6 +46,7 @@ mod chaos;
 mod check;
 mod clients;
 mod console;
+mod defects;
 mod faults;
 mod history;
 mod model;
@@ -136,7 +141,13 @@ async fn run(args: Args) -> Result<bool, BoxError> {
     }
     // Whatever hangs, this ends.
     let limit = Duration::from_secs(args.seconds * 2 + 90);
-    timeout(limit, migrate(&args, &world, &console)).await.map_err(|_| {
+    let way = async {
+        match args.defects {
+            true => defects::run(&args, &world, &console, dir.path()).await,
+            false => migrate(&args, &world, &console).await,
+        }
+    };
+    timeout(limit, way).await.map_err(|_| {
         let status = world.migration.status();
         format!("not done after {limit:?}; the flag:\n{status}")
     })?

@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tower_layer::Layer;
 use tower_migration::{
     BoxError, Event, FailurePolicy, MigrationHandle, MigrationLayer,
-    compare::Verdict,
+    compare::{Compare, Headers, Status, Verdict, json::Json},
     protocol::{Head, HttpKeys, KeyOf},
     reconcile::Keys,
     stage::Agreement,
@@ -129,11 +129,17 @@ impl World {
     }
 
     pub(crate) fn layer(&self) -> MigrationLayer<Router> {
-        let new = self.new_faults.around(model::router(self.new.clone()));
+        self.layer_to(self.new_faults.around(model::router(self.new.clone())))
+    }
+
+    /// With new behind this router.
+    pub(crate) fn layer_to(&self, new: Router) -> MigrationLayer<Router> {
         let (tally, history) = (Arc::clone(&self.tally), Arc::clone(&self.witness.history));
         MigrationLayer::new(self.migration.clone(), new)
             .keys(keys)
             .failure_policy(self.policy)
+            // The stores answer the same bytes. Should they not, it names the field.
+            .compare(Status.and(Headers::default()).and(Json::new()))
             .observer(move |event: &Event<'_>| tally.hear(event, &history))
     }
 

@@ -10,6 +10,9 @@ pub mod grpc {}
 #[doc = include_str!("matrix.md")]
 pub mod matrix {}
 
+#[doc = include_str!("mismatch.md")]
+pub mod mismatch {}
+
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
 

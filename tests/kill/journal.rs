@@ -33,6 +33,8 @@ use crate::{
 
 const KEYS: u32 = 12;
 const WRITERS: u32 = 4;
+/// What each writer writes without a key in one life, at the most.
+const NAMELESS: u32 = 3;
 /// Far above what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -241,15 +243,23 @@ async fn live(task: &Task) -> Result<(), BoxError> {
         let (life, nameless) = (task.life, task.nameless);
         tokio::spawn(async move {
             let mut version = life * 1_000_000;
+            // Each of these is written once: without a key there is no order, and a write's
+            // other leg may still run when the next write begins.
+            let mut rows = if nameless { 0..NAMELESS } else { 0..0 };
             loop {
                 version += 1;
-                let key = format!("K{:02}", rng.u32(..KEYS / WRITERS) * WRITERS + writer);
+                let row = if rng.u8(..40) == 0 { rows.next() } else { None };
+                let nameless = row.is_some();
+                let (kind, row) = match row {
+                    Some(row) => ('N', row),
+                    None => ('K', rng.u32(..KEYS / WRITERS)),
+                };
+                let key = format!("{kind}{:02}", row * WRITERS + writer);
                 let delete = rng.u8(..8) == 0;
                 let op = match delete {
                     true => Op::Delete(key.clone()),
                     false => Op::Put(Airport::new(&key, version)),
                 };
-                let nameless = nameless && rng.u8(..40) == 0;
                 say(format_args!("sent {key} {version} {delete}"));
                 let clone = service.lock().unwrap().clone();
                 if clone.oneshot((op, nameless)).await.is_ok() {

@@ -23,8 +23,8 @@ Options:
   --defects     five defects in what new answers: writes to both, copies, compares each
                 read and prints the report. --seconds is for all of that
   --verdicts PATH
-                with --defects: append what was found to this file, a line of JSON for
-                each read that did not match
+                with --defects: append each read that did not match to this file, one
+                line of JSON (default: airports.ndjson in the temporary directory)
   --serve       no clients: stay up with a page to move the flag by hand
   --help        this text
 

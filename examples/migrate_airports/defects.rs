@@ -8,14 +8,13 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    hash::Hasher,
+    env::temp_dir,
     net::SocketAddr,
-    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use axum::{
@@ -27,7 +26,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{Method, header::CONTENT_LENGTH};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use siphasher::sip::SipHasher13;
 use tokio::time::sleep;
 use tower_layer::Layer;
@@ -55,6 +54,9 @@ const PLACES: [(&str, &str, &str); 5] = [
     ("a list in another order", "GET /airports", "/*/icao"),
 ];
 
+/// Until what differs was read again, and counts.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// What new does wrong, and what it has to remember for it.
 #[derive(Clone, Default)]
 pub(crate) struct Defects {
@@ -64,50 +66,20 @@ pub(crate) struct Defects {
 
 /// The same for a text at all times.
 fn hash(text: &str) -> u64 {
-    let mut hash = SipHasher13::new();
-    hash.write(text.as_bytes());
-    hash.finish()
+    SipHasher13::new().hash(text.as_bytes())
 }
 
 /// As somebody writes it who has no such letters.
 fn plain(text: &str) -> String {
-    let letter = |letter| match letter {
-        'à'..='å' | 'ă' | 'ą' => 'a',
-        'ç' | 'ć' => 'c',
-        'è'..='ë' | 'ę' => 'e',
-        'ì'..='ï' => 'i',
-        'ñ' | 'ń' => 'n',
-        'ò'..='ö' | 'ø' => 'o',
-        'ù'..='ü' => 'u',
-        'ł' => 'l',
-        'À'..='Å' => 'A',
-        'É' => 'E',
-        'Ø' => 'O',
-        'Ł' => 'L',
-        other => other,
-    };
-    text.chars().map(letter).collect()
-}
-
-fn rounded(number: f64) -> f64 {
-    (number * 100.0).round() / 100.0
-}
-
-fn edit(
-    airport: &mut Map<String, Value>,
-    name: &str,
-    edited: impl FnOnce(&Value) -> Option<Value>,
-) {
-    if let Some(value) = airport.get_mut(name)
-        && let Some(edited) = edited(value)
-    {
-        *value = edited;
-    }
+    let letters = [("áâãàä", "a"), ("éèê", "e"), ("íî", "i"), ("óôõö", "o"), ("úüù", "u")];
+    let replaced =
+        |text: String, (from, to): (&str, &str)| text.replace(|letter| from.contains(letter), to);
+    letters.into_iter().fold(text.to_owned(), replaced)
 }
 
 impl Defects {
     /// Spoils one answer of new: an airport, or a page of them.
-    fn spoil(&self, answer: &mut Value) {
+    pub(crate) fn spoil(&self, answer: &mut Value) {
         let airport = match answer {
             Value::Object(airport) => airport,
             // From an index that goes the other way, for some countries.
@@ -120,18 +92,21 @@ impl Defects {
             }
             _ => return,
         };
-        let Some(icao) = airport.get("icao").and_then(Value::as_str).map(str::to_owned) else {
-            return;
-        };
+        let text = |name: &str| airport[name].as_str().unwrap_or_default().to_owned();
+        let icao = text("icao");
         // Of a hundred airports. Few regions have an accent, and few airports are
         // written after they were read: those two take more.
         match hash(&icao) % 100 {
-            0..2 => edit(airport, "lat", |lat| Some(rounded(lat.as_f64()?).into())),
+            0..2 => {
+                let lat = airport["lat"].as_f64().unwrap_or_default();
+                airport["lat"] = ((lat * 100.0).round() / 100.0).into();
+            }
             2..4 => drop(airport.remove("city")),
-            4..30 => edit(airport, "subd", |region| Some(plain(region.as_str()?).into())),
-            30..60 => edit(airport, "elevation", |now| {
-                Some(locked(&self.cached).entry(icao).or_insert_with(|| now.clone()).clone())
-            }),
+            4..30 => airport["subd"] = plain(&text("subd")).into(),
+            30..40 => {
+                let now = airport["elevation"].clone();
+                airport["elevation"] = locked(&self.cached).entry(icao).or_insert(now).clone();
+            }
             _ => {}
         }
     }
@@ -179,11 +154,10 @@ async fn stamped(request: Request, next: Next) -> Response {
     static REQUESTS: AtomicU64 = AtomicU64::new(0);
     changed(request, next, |answer| {
         if let Value::Object(airport) = answer {
-            let id = REQUESTS.fetch_add(1, Ordering::Relaxed);
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            airport
-                .insert("request_id".to_owned(), format!("{:016x}", hash(&id.to_string())).into());
+            let now = UNIX_EPOCH.elapsed().unwrap_or_default();
             airport.insert("served_at".to_owned(), now.as_secs_f64().into());
+            let id = REQUESTS.fetch_add(1, Ordering::Relaxed);
+            airport.insert("request_id".to_owned(), id.into());
         }
     })
     .await
@@ -201,26 +175,19 @@ async fn read_pages(world: &World, clients: &Clients, address: SocketAddr) -> Re
         wire.send(Method::GET, &uri, Bytes::new()).await?;
         sleep(Duration::from_millis(5)).await;
     }
-    // The last of them are still being read again.
-    sleep(Duration::from_millis(500)).await;
+    sleep(AGAIN).await;
     Ok(())
 }
 
 fn is_real(report: &Report, route: &str, place: &str) -> bool {
-    report
-        .places()
-        .any(|found| (&*found.route, &*found.place, found.kind) == (route, place, PlaceKind::Real))
+    let mut real = report.places().filter(|found| found.kind == PlaceKind::Real);
+    real.any(|found| (&*found.route, &*found.place) == (route, place))
 }
 
-/// Walks as far as write-both, copies, and compares. Says whether each of the five
-/// was found, and whether a rule settles the harmless one.
-pub(crate) async fn run(
-    args: &Args,
-    world: &World,
-    console: &Console,
-    dir: &Path,
-) -> Result<bool, BoxError> {
-    let path = args.verdicts.clone().unwrap_or_else(|| dir.join("verdicts.ndjson"));
+/// Writes to both, copies, and compares. Says whether each of the five was found, and
+/// whether a rule settles the harmless one.
+pub(crate) async fn run(args: &Args, world: &World, console: &Console) -> Result<bool, BoxError> {
+    let path = args.verdicts.clone().unwrap_or_else(|| temp_dir().join("airports.ndjson"));
     let file = NdjsonFile::at(&path).open()?;
     let defects = Defects::default();
     let (address, first) = serve(defects.router(world, Rules::new(), &file)?).await?;
@@ -230,43 +197,47 @@ pub(crate) async fn run(
 
     let load = Load { clients: args.clients, seed: args.seed, rate: 2_500.0, hang_ups: 0 };
     let clients = Clients::start(&world.witness, Wire::to(address), load);
-    let left = Duration::from_secs(args.seconds).saturating_sub(console.elapsed());
+    // Less what the pages take.
+    let left = Duration::from_secs(args.seconds - 5).saturating_sub(console.elapsed());
     world.migration.set_shadow_rate(1.0)?;
     console.say("shadow reads: each read is compared, without any rule");
-    sleep((left * 2 / 3).max(Duration::from_secs(2))).await;
+    sleep(left * 2 / 3).await;
+    for _ in 0..200 {
+        let report = world.migration.report();
+        // A rare defect takes more reads, on a slow machine more time.
+        if PLACES[..4].iter().all(|(_, route, place)| is_real(&report, route, place)) {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
     read_pages(world, &clients, address).await?;
     let report = world.migration.report();
     println!("\n{report}");
     let mut well = report.advice == Advice::No;
     for (what, route, place) in PLACES {
         let found = is_real(&report, route, place);
-        console.say(format!(
-            "{}: {what}, {route} at {place}",
-            ["MISSED", "found"][usize::from(found)]
-        ));
+        let verb = if found { "found" } else { "MISSED" };
+        console.say(format!("{verb}: {what}, {route} at {place}"));
         well &= found;
     }
 
-    // The order of a page is nothing that clients were promised, so it needs a rule.
-    // A layer keeps its comparer: this is the service's next release.
+    // Say that clients were promised no order. Then the last one is harmless, and a
+    // rule for it is in the service's next release: a layer keeps its comparer.
     let rules = Rules::new().unordered("")?;
     let (address, second) = serve(defects.router(world, rules, &file)?).await?;
     let pause = clients.pause().await;
     clients.send_to(Wire::to(address));
-    drop(pause);
+    sleep(AGAIN).await;
     // What was counted without the rule says nothing any more.
     world.migration.restart_report();
+    drop(pause);
     console.say("the same with a rule: unordered(\"\")");
-    sleep((left / 3).max(Duration::from_secs(1))).await;
+    sleep(left / 3).await;
     read_pages(world, &clients, address).await?;
     let report = world.migration.report();
+    println!("\n{report}");
     let pages = report.routes.iter().find(|route| &*route.route == "GET /airports");
-    let settled = pages.is_some_and(|pages| pages.matched > 0 && pages.places.is_empty());
-    if let Some(pages) = pages {
-        console
-            .say(format!("GET /airports: {} compared, {} matched", pages.compared, pages.matched));
-    }
-    console.say(format!("the advice is still {}", report.headline()));
+    well &= pages.is_some_and(|pages| pages.matched > 0 && pages.places.is_empty());
 
     clients.stop().await?;
     world.migration.shutdown().await;
@@ -275,5 +246,5 @@ pub(crate) async fn run(
     // Blocks, but nothing else runs any more.
     file.close();
     console.say(format!("{} verdicts in {}", file.written(), path.display()));
-    Ok(well && settled)
+    Ok(well)
 }

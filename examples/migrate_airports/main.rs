@@ -143,7 +143,7 @@ async fn run(args: Args) -> Result<bool, BoxError> {
     let limit = Duration::from_secs(args.seconds * 2 + 90);
     let way = async {
         match args.defects {
-            true => defects::run(&args, &world, &console, dir.path()).await,
+            true => defects::run(&args, &world, &console).await,
             false => migrate(&args, &world, &console).await,
         }
     };

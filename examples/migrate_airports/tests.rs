@@ -1,6 +1,7 @@
 //! The two stores answer the same, byte for byte; and the way, under load.
 
 mod chaos;
+mod defects;
 mod random;
 mod trip;
 

@@ -171,6 +171,9 @@ impl<'a> Walk<'a> {
     /// Moves the flag. What stands against it is put right and asked again.
     pub(crate) async fn step(&self, to: Stage) -> Result<(), BoxError> {
         let (world, console) = (self.world, self.console);
+        if to > world.migration.stage() {
+            console.say(format!("{to}? {}", world.migration.report().headline()));
+        }
         for _ in 0..TRIES {
             let blocked = match world.migration.move_to(to).await {
                 Ok(moved) => {

@@ -294,15 +294,11 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let mine = self.ask_authority(authority, &last.whole).await?;
         let theirs = self.ask(other.again(), side.other(), &last.whole).await?;
         let diff = self.compare(&last.whole, &mine, &theirs).await?;
-        // What a write has changed meanwhile is no contradiction.
-        let contradicted = match last.raced.raced() {
-            true => Vec::new(),
-            false => {
-                let diff = self.compare_itself(&last.whole, &last.mine, &mine).await?;
-                diff.differences().iter().map(|difference| difference.place.clone()).collect()
-            }
-        };
-        let was_raced = raced.raced();
+        let contradicted = self.compare_itself(&last.whole, &last.mine, &mine).await?;
+        let contradicted = contradicted.differences().iter().map(|d| d.place.clone()).collect();
+        // Since the answer before, the pause included: what a write has changed in it
+        // is no contradiction, and noise that was not told from it is no difference.
+        let was_raced = last.raced.raced();
         (last.mine, last.raced) = (mine, raced);
         Ok(Again { diff, raced: was_raced, contradicted })
     }

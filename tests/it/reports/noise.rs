@@ -185,3 +185,20 @@ async fn only_what_differs_each_time_is_a_mismatch() {
     let [mismatch] = &rig.handle.recent_mismatches()[..] else { panic!("one") };
     assert_eq!(mismatch.diff.to_string(), r#"/d: "1" against "9""#);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_write_in_the_pause_before_a_read_is_made_again_makes_no_mismatch_of_noise() {
+    let dice = Dice::new(6);
+    let rig = shadowed(restless(&dice), restless(&dice), |layer| layer.noise(Noise::off())).await;
+    rig.ask(get("/a")).await;
+    // The read is made again after 50 ms and after 100 ms more: one write before each.
+    for _ in 0..2 {
+        tokio::time::sleep(SECOND / 40).await;
+        rig.ask(put("/a", "")).await;
+        tokio::time::sleep(SECOND / 25).await;
+    }
+    rest(&rig).await;
+    assert!(rig.handle.recent_mismatches().is_empty(), "{}", rig.handle.report());
+    let route = &rig.handle.report().routes[0];
+    assert_eq!(route.inconclusive[0].reason, "raced");
+}

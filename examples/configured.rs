@@ -26,9 +26,13 @@ use tokio::{net::TcpListener, sync::RwLock};
 use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_migration::{
-    AutoRollback, BoxError, Event, FailurePolicy, FileStore, Limits, MigrationHandle,
-    MigrationLayer, Operation, Side, WriteOrder,
-    compare::{Answers, Compare, Diff, ExactBody, Headers, Status},
+    AutoRollback, BoxError, EventQueue, FailurePolicy, FileStore, Limits, MigrationHandle,
+    MigrationLayer, NdjsonFile, Operation, OwnedEvent, Side, WriteOrder,
+    compare::{
+        Answers, Compare, Diff, Headers, Noise, Status,
+        json::Json,
+        rules::{Duplicates, Field, Numbers, Rules, Tolerance},
+    },
     gates,
     protocol::{ByMethod, Classify, Head},
     reconcile::{
@@ -130,6 +134,8 @@ async fn handle(flag: &std::path::Path) -> Result<MigrationHandle, BoxError> {
     let migration = MigrationHandle::builder("things") // the label of all metrics and log lines
         .dirty_keys(10_000) // keys that may differ, in memory; one more un-syncs the side
         .recent_mismatches(16) // how many `recent_mismatches()` remembers
+        .report_routes(64) // that the report tells apart; further ones are one
+        .report_places(16) // where each of them may differ; further ones are only counted
         .hold(Duration::from_millis(500)) // how long a flip may keep writes waiting
         .step_deadline(Duration::from_secs(5)) // how long a step waits for writes before that
         .linger(Duration::from_secs(2)) // how long a cut-off write may still land
@@ -142,6 +148,7 @@ async fn handle(flag: &std::path::Path) -> Result<MigrationHandle, BoxError> {
         // A step towards new has to pass these.
         .gate(gates::MinComparisons::new(1)?) // this many shadow reads in the present stage
         .gate(gates::MaxMismatchShare::new(0.9)?) // of which so few differed, for 95 % certain
+        .gate(gates::NoRealDifference::new().ignoring_undecided()) // and nowhere for certain
         .gate(gates::named("office hours", |_: &gates::Evidence| Ok(()))) // or one of one's own
         // Back to old by itself, once, if new fails its clients.
         .auto_rollback(
@@ -172,7 +179,11 @@ fn repair(migration: &MigrationHandle, tables: &Tables) -> Result<(), BoxError> 
 }
 
 /// Both sides behind the handle, and routes to watch and move the flag.
-fn app(migration: &MigrationHandle, tables: &Tables) -> Result<Router, BoxError> {
+fn app(
+    migration: &MigrationHandle,
+    tables: &Tables,
+    verdicts: &std::path::Path,
+) -> Result<Router, BoxError> {
     let [old, new] = &tables.0;
     let (old, new) = (things(old), things(new));
     let limits = Limits::default()
@@ -189,7 +200,47 @@ fn app(migration: &MigrationHandle, tables: &Tables) -> Result<Router, BoxError>
         .captured_body(64 * 1024) // a larger answer is not compared
         .captured_bytes(8 << 20) // nor one that does not fit beside the others
         .rereads(1) // how often both sides are read again before a mismatch counts
-        .reread_pause(Duration::from_millis(20)); // and after which pause
+        .reread_pause(Duration::from_millis(20)) // and after which pause
+        .compare_inline(16 * 1024); // larger answers are compared on a thread of their own
+    let rules = Rules::new()
+        .numbers(Numbers::Binary64) // equal as 64-bit floats
+        .duplicates(Duplicates::LastWins) // of members of one name; else all count
+        .depth(32)? // what differs further down is not compared
+        .ignore("/request_id")? // may differ
+        .redact("/**/password")? // is compared, and never shown
+        .tolerate("/**/latitude", Tolerance::absolute(1e-6)?)? // may be so far apart
+        .unordered("/tags")? // a list whose order says nothing
+        .matched_by("/runways", "id")? // the same, and what differs is named by field
+        .entries("/prices")? // an object that is a map: its names are data
+        .null_is_absent("/**")? // new leaves out what is `null`
+        .rename(Side::New, "/iata_code", "iata")? // new calls it so
+        .convert(Side::New, "/elevation_ft", |metres: &Field<'_>| {
+            Some((metres.as_f64()? / 0.3048).round().into()) // and counts in metres
+        })?
+        .compare_with("/colour", |old: &Field<'_>, new: &Field<'_>| {
+            old.as_str().map(str::to_lowercase) == new.as_str().map(str::to_lowercase)
+        })?;
+    // Events for a task of one's own; what nobody takes in time is lost and counted.
+    let (queue, mut events) = EventQueue::new(1_024)?;
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            match event {
+                OwnedEvent::Shadow(read) => {
+                    println!("  shadow of {}: {}", read.request, read.verdict);
+                }
+                OwnedEvent::Disagreement(write) => {
+                    println!("  {} left the sides apart", write.request);
+                }
+                _ => {}
+            }
+        }
+    });
+    let file = NdjsonFile::at(verdicts) // what was not equal, for study
+        .max_bytes(16 << 20) // then it becomes `.1`, and so on
+        .keep(2) // of which so many
+        .capacity(1_024) // events that may wait for the disk; further ones are lost
+        .matches(true) // and what was equal
+        .open()?;
     let layer = MigrationLayer::new(migration.clone(), new)
         .limits(limits)?
         .failure_policy(FailurePolicy::RequireBoth) // a write on one side alone: 503
@@ -214,19 +265,24 @@ fn app(migration: &MigrationHandle, tables: &Tables) -> Result<Router, BoxError>
         .ramp_by(|head: &Head<'_>| head.headers.get("x-tenant")?.to_str().ok().map(str::to_owned))
         .strip_extension::<MatchedPath>() // copies do not carry it
         .dispatch_header(HeaderName::from_static("x-migration")) // tells a remote side its leg
-        // What counts as the same answer: these three, and a rule of one's own.
-        .compare(Status.and(Headers::new([header::CONTENT_TYPE])).and(ExactBody).and(
-            |answers: &Answers<'_>| {
-                let (old, new) = (answers.authority.body.len(), answers.other.body.len());
-                Diff::when(old.abs_diff(new) > 100, "length", old, new)
-            },
-        ))
-        // Hears of verdicts, and of writes whose legs did not agree.
-        .observer(|event: &Event<'_>| match event {
-            Event::Shadow(read) => println!("  shadow of {}: {}", read.request, read.verdict),
-            Event::Disagreement(write) => println!("  {} left the sides apart", write.request),
-            _ => {}
-        })
+        // What counts as the same answer: these three, and a rule of one's own. What is
+        // no JSON is compared byte by byte.
+        .compare(
+            Status
+                .and(Headers::default().with([header::ETAG]).redact([header::LOCATION]))
+                .and(Json::with(rules))
+                .and(|answers: &Answers<'_>| {
+                    let (old, new) = (answers.authority.body.len(), answers.other.body.len());
+                    Diff::when(old.abs_diff(new) > 100, "length", old, new)
+                }),
+        )
+        // One sampled read in ten asks the authority twice, to know its own noise.
+        .noise(Noise::share(0.1)?.never(["/search"])?)
+        .routes(["/things/*", "/search"])? // what the report counts reads under
+        .redact_query(["token"]) // never shown where a request is named
+        // Hear of verdicts, and of writes whose legs did not agree. It may be a
+        // closure too.
+        .observer((queue, file))
         .read_fallback(Duration::from_millis(500))? // the other side covers for a failed read
         .durations(true) // one-sided requests are timed too
         .name_writes(true); // and their writes named, where they hold up a step
@@ -235,7 +291,9 @@ fn app(migration: &MigrationHandle, tables: &Tables) -> Result<Router, BoxError>
     Ok(Router::new()
         .route(
             "/migration",
-            get(async |State(migration): State<MigrationHandle>| migration.status().to_string()),
+            get(async |State(migration): State<MigrationHandle>| {
+                format!("{}\n{}", migration.status(), migration.report())
+            }),
         )
         .with_state(migration.clone())
         .route("/migration/{step}", post(step))
@@ -301,7 +359,7 @@ async fn main() -> Result<(), BoxError> {
     let dir = tempfile::tempdir()?; // a service keeps its flag where its data is
     let migration = handle(&dir.path().join("things.flag")).await?;
     let tables = Tables::default();
-    let app = app(&migration, &tables)?;
+    let app = app(&migration, &tables, &dir.path().join("things.ndjson"))?;
     repair(&migration, &tables)?;
     if std::env::args().any(|arg| arg == "--serve") {
         let listener = TcpListener::bind("127.0.0.1:0").await?;

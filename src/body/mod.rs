@@ -16,6 +16,8 @@ mod fan;
 mod kept;
 mod room;
 mod tee;
+#[cfg(any(feature = "grpc", feature = "json"))]
+mod unpack;
 
 pub use self::answer::{AnswerBody, AtHead, SaysWhere};
 pub use self::boxed::{BoxRequest, BoxRequestLayer, RequestBody};
@@ -32,3 +34,5 @@ pub(crate) use self::kept::{Broken, Kept, ReadAhead, read_on};
 pub use self::room::Room;
 pub(crate) use self::tee::{Capture, Sink};
 pub use self::tee::{CaptureError, Tee};
+#[cfg(any(feature = "grpc", feature = "json"))]
+pub(crate) use self::unpack::unpack;

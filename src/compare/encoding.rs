@@ -72,12 +72,9 @@ fn decode(_: &str, _: &Bytes) -> Result<Bytes, Undecoded> {
 
 #[cfg(any(feature = "grpc", feature = "json"))]
 fn read(decoder: impl std::io::Read) -> Result<Bytes, Undecoded> {
-    use std::io::Read;
-
-    let mut plain = Vec::new();
-    match decoder.take(DECODED as u64 + 1).read_to_end(&mut plain) {
-        Ok(_) if plain.len() > DECODED => Err(Undecoded::Skip(SkipReason::TooLarge)),
-        Ok(_) => Ok(plain.into()),
+    match crate::body::unpack(decoder, DECODED) {
+        Ok(Some(plain)) => Ok(plain),
+        Ok(None) => Err(Undecoded::Skip(SkipReason::TooLarge)),
         Err(error) => Err(Undecoded::Broken(error.to_string())),
     }
 }

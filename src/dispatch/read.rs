@@ -110,7 +110,7 @@ where
             mark.set_end(End::Unknown);
             if let Some(marks) = shadows {
                 marks.into_iter().for_each(Mark::unused);
-                let route = protocol.route_of(&watched);
+                let route = settings.route_of(&watched);
                 settings.skipped(&route, keys.clone(), stage, SkipReason::AuthorityFailed);
             }
             // An error may be an answer: "no such row".
@@ -148,7 +148,7 @@ where
         Ok(slot) => slot,
         Err(reason) => {
             marks.into_iter().for_each(Mark::unused);
-            settings.skipped(&protocol.route_of(&watched), keys, stage, reason);
+            settings.skipped(&settings.route_of(&watched), keys, stage, reason);
             return Ok(P::pass(answer, Some(mark)));
         }
     };

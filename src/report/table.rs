@@ -208,8 +208,11 @@ impl Table {
     /// How many places there are of each kind.
     pub(crate) fn kinds(&self) -> [u64; PlaceKind::ALL.len()] {
         let mut kinds = [0; PlaceKind::ALL.len()];
-        for place in self.places() {
-            kinds[place.kind as usize] += 1;
+        for route in self.lock().routes.values() {
+            let among = route.among();
+            for place in route.places.values() {
+                kinds[place.kind(among) as usize] += 1;
+            }
         }
         kinds
     }

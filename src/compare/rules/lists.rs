@@ -10,7 +10,8 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::{
     Node, Open,
     held::Held,
-    walk::{Applied, Frame, ListOrder, Step, Walk, held, prepared},
+    walk::{Walk, held, prepared},
+    way::{Applied, Frame, ListOrder, Step},
 };
 use crate::{compare::findings::Findings, stage::Side};
 

@@ -30,8 +30,10 @@ mod field;
 mod held;
 mod lists;
 mod number;
+mod shown;
 mod tolerance;
 mod walk;
+mod way;
 
 use std::{fmt, sync::Arc};
 

@@ -28,7 +28,7 @@ use self::{
 };
 use super::{
     Ready, Settings,
-    guard::{CatchPanic, Panicked},
+    guard::{CatchPanic, Panicked, guarded},
     inner::Inner,
 };
 use crate::{
@@ -79,16 +79,7 @@ pub(super) fn start<P, A, O, Req>(
         marks,
         slot,
     } = start;
-    let shadow = Shadow {
-        settings: Arc::clone(settings),
-        stage,
-        keys,
-        deadline: later(settings.limits.shadow_deadline),
-        authority_took,
-        route: settings.protocol.route_of(&request),
-        slot: Arc::new(slot),
-        progress: Progress::default(),
-    };
+    let (settings, deadline) = (Arc::clone(settings), later(settings.limits.shadow_deadline));
     let span = tracing::info_span!(
         target: "tower_migration",
         "migration_leg",
@@ -97,6 +88,17 @@ pub(super) fn start<P, A, O, Req>(
     );
     let task = async move {
         let [mut on_other, again] = marks;
+        let shadow = Shadow {
+            // Here, where no client waits for it.
+            route: settings.route_of(&request),
+            settings,
+            stage,
+            keys,
+            deadline,
+            authority_took,
+            slot: Arc::new(slot),
+            progress: Progress::default(),
+        };
         let teed = Teed { request, answer, raced };
         let (end, took) = shadow.run(authority, other, teed).await;
         if let Some(took) = took {
@@ -247,6 +249,15 @@ fn differing(diff: &Diff) -> String {
 }
 
 impl<P> Settings<P> {
+    /// What a read is counted under. A function of the user's that panics must not
+    /// fail the read.
+    pub(super) fn route_of<Req, Res, E>(&self, watched: &P::Watched) -> Arc<str>
+    where
+        P: Protocol<Req, Res, E>,
+    {
+        guarded(|| self.protocol.route_of(watched)).unwrap_or_else(|| "all".into())
+    }
+
     /// Whether to shadow this read. One for which there is no slot is given up
     /// here, before anything is copied; one that loses its slot to another read
     /// meanwhile, after the authority's head.

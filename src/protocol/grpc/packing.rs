@@ -7,6 +7,7 @@ use flate2::read::{GzDecoder, ZlibDecoder};
 use http::HeaderMap;
 
 use super::frames::{Frame, FrameError, frames};
+use crate::body::unpack;
 
 /// How the compressed messages of one body are compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,14 +51,11 @@ impl Encoding {
 }
 
 fn read(decoder: impl Read, encoding: &'static str, limit: usize) -> Result<Bytes, FrameError> {
-    let mut plain = Vec::new();
-    // One byte more shows that there is more, and no further one is unpacked.
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    decoder.take(most).read_to_end(&mut plain).map_err(|_| FrameError::Corrupt { encoding })?;
-    if plain.len() > limit {
-        return Err(FrameError::TooLarge { limit });
+    match unpack(decoder, limit) {
+        Ok(Some(plain)) => Ok(plain),
+        Ok(None) => Err(FrameError::TooLarge { limit }),
+        Err(_) => Err(FrameError::Corrupt { encoding }),
     }
-    Ok(plain.into())
 }
 
 /// The first message of a body that may go on, unpacked. `None` for an empty

@@ -59,7 +59,9 @@ use crate::{compare::Verdict, flag::ConfigError};
 ///
 /// A file that would grow past [`max_bytes`](Self::max_bytes) (default 64 MiB) becomes
 /// `name.1`, that one `name.2`, and so on; beyond [`keep`](Self::keep) (default 4) old
-/// files the oldest is removed. An existing file is appended to.
+/// files the oldest is removed. An existing file is appended to. One that somebody else
+/// has moved away or removed is noticed within a second, and a new one begun. A line
+/// that is longer than `max_bytes` is lost and counted.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is written before `open`"]
 pub struct NdjsonFile {

@@ -113,3 +113,53 @@ fn a_full_disk_loses_lines_and_nothing_else() {
     sink.close();
     assert_eq!((sink.written(), sink.dropped()), (0, 10));
 }
+
+#[test]
+fn a_file_that_was_moved_or_removed_is_begun_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("v.ndjson");
+    let mut file = Rotating::open(path.clone(), 1_000, 1).expect("open");
+    file.write(b"{\"n\":1}\n").expect("written");
+    fs::rename(&path, dir.path().join("moved")).expect("moved");
+    file.look();
+    file.write(b"{\"n\":2}\n").expect("written");
+    assert_eq!(lines(&path)[0]["n"], 2);
+    // The whole directory, too: then it is said that nothing is written.
+    fs::remove_dir_all(dir.path()).expect("removed");
+    file.look();
+    assert!(file.write(b"{\"n\":3}\n").is_err());
+    fs::create_dir(dir.path()).expect("made");
+    file.write(b"{\"n\":4}\n").expect("written");
+    assert_eq!(lines(&path)[0]["n"], 4);
+    file.look();
+    file.write(b"{\"n\":5}\n").expect("written");
+    assert_eq!(lines(&path).len(), 2, "the same file is kept");
+}
+
+#[test]
+fn a_line_that_has_its_end_is_followed_by_the_next() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("v.ndjson");
+    for (before, after) in
+        [("{\"n\":1}\n", "{\"n\":1}\n{\"n\":2}\n"), ("{\"n\"", "{\"n\"\n{\"n\":2}\n")]
+    {
+        fs::write(&path, before).expect("written");
+        let mut file = Rotating::open(path.clone(), 1_000, 1).expect("open");
+        file.write(b"{\"n\":2}\n").expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("there"), after);
+    }
+}
+
+#[test]
+fn a_line_that_no_file_may_hold_is_lost_and_counted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("v.ndjson");
+    let sink = NdjsonFile::at(&path).max_bytes(1_000).open().expect("open");
+    let mut long = mismatch(1);
+    long.error = Some("e".repeat(5_000));
+    sink.observe(&Event::Shadow(&long));
+    sink.observe(&Event::Shadow(&mismatch(2)));
+    sink.close();
+    assert_eq!((sink.written(), sink.dropped()), (1, 1));
+    assert_eq!(lines(&path).len(), 1);
+}

@@ -19,6 +19,7 @@ mod report;
 mod service;
 pub mod stage;
 pub mod telemetry;
+mod text;
 
 pub use self::flag::gates;
 pub use self::flag::{

@@ -235,7 +235,9 @@ impl OtherEnd {
             }
             LegEnd::Error(error) => match spoiled() {
                 Some(fault) => Self::Failed(fault),
-                None => Self::Error(protocol.judge_error(whole, &error), error.to_string()),
+                None => {
+                    Self::Error(protocol.judge_error(whole, &error), crate::text::short(&error))
+                }
             },
             LegEnd::Panicked => Self::Failed(LegFault::Panicked),
             LegEnd::NotReady => Self::Failed(LegFault::NotReady),

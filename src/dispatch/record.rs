@@ -391,7 +391,7 @@ impl<P: Send + Sync + 'static> Report<P> {
     }
 
     pub(super) fn errored(mut self, outcome: Outcome, error: &impl std::fmt::Display) -> Outcome {
-        self.send(outcome, LegDetail::Error(error.to_string()))
+        self.send(outcome, LegDetail::Error(crate::text::short(&error)))
     }
 
     pub(super) fn failed(mut self, fault: LegFault) -> Outcome {

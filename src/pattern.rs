@@ -53,13 +53,12 @@ impl Pattern {
 
     /// Whether the whole of a path fits.
     pub(crate) fn fits<'a>(&self, path: impl Iterator<Item = &'a str>) -> bool {
-        let mut at = vec![0];
-        self.close(&mut at, 0);
+        let mut at = self.starts();
         let mut next = Vec::new();
         for name in path {
             next.clear();
             for position in &at {
-                self.step(*position, |own| own == name, |position| next.push(position));
+                self.step(*position, |own| own == name, |position| reach(&mut next, 0, position));
             }
             std::mem::swap(&mut at, &mut next);
             if at.is_empty() {
@@ -69,19 +68,12 @@ impl Pattern {
         at.iter().any(|position| self.ends(*position))
     }
 
-    /// `**` may stand for nothing.
-    fn close(&self, at: &mut Vec<usize>, position: usize) {
-        if self.segments.get(position) == Some(&Segment::Many) {
-            at.push(position + 1);
-        }
-    }
-
-    /// Where one may be at the start.
-    #[cfg(any(feature = "grpc", feature = "json"))]
+    /// Where one may be at the start: `**` may stand for nothing.
     pub(crate) fn starts(&self) -> Vec<usize> {
-        let mut at = vec![0];
-        self.close(&mut at, 0);
-        at
+        match self.segments.first() {
+            Some(Segment::Many) => vec![0, 1],
+            _ => vec![0],
+        }
     }
 
     /// Where one may be after one more segment. `is` compares a name with it.
@@ -110,6 +102,14 @@ impl Pattern {
     }
 }
 
+/// Notes where one may be, once: two ways to one position would become four with the
+/// next name. Those before `from` are of something else.
+pub(crate) fn reach<T: PartialEq>(next: &mut Vec<T>, from: usize, position: T) {
+    if !next[from..].contains(&position) {
+        next.push(position);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +135,20 @@ mod tests {
             assert!(fits.iter().all(fit), "{text}");
             assert!(!not.iter().any(fit), "{text}");
         }
+    }
+
+    #[test]
+    fn ways_that_meet_go_on_as_one() {
+        let many = pattern("/**/a/**/a/**/a/**/b");
+        let mut at = many.starts();
+        for _ in 0..200 {
+            let mut next = Vec::new();
+            for position in at {
+                many.step(position, |own| own == "a", |position| reach(&mut next, 0, position));
+            }
+            at = next;
+        }
+        assert_eq!(at.len(), 8, "not the more than a million ways there");
     }
 
     #[test]

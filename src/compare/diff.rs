@@ -1,11 +1,17 @@
 //! What differs.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use super::Unclear;
 
 /// How much of a value is kept, in characters.
 const EXCERPT: usize = 120;
+
+/// How long the name of a place may be, in characters.
+const NAME: usize = 200;
+
+/// Where it is noted that there are more places than are listed.
+const FURTHER: &str = "further differences";
 
 /// One thing that differs: where, and a short excerpt of both values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +70,8 @@ impl Diff {
         other: impl fmt::Display,
     ) -> Self {
         let difference = Difference {
-            what: what.into(),
-            place: place.into(),
+            what: named(what.into()),
+            place: named(place.into()),
             authority: excerpt(&authority.to_string()),
             other: excerpt(&other.to_string()),
         };
@@ -97,6 +103,9 @@ impl Diff {
 
     /// The differences of both.
     pub fn and(mut self, more: Self) -> Self {
+        if more.is_empty() {
+            return self;
+        }
         self.differences.extend(more.differences);
         self.unclear = self.unclear.or(more.unclear);
         self
@@ -108,11 +117,28 @@ impl Diff {
         self
     }
 
-    /// The first differences, at most so many.
-    #[cfg(any(feature = "grpc", feature = "json"))]
-    pub(super) fn first(mut self, count: usize) -> Self {
-        self.differences.truncate(count);
-        self
+    /// That there are more differences, at other places, which are not listed.
+    pub(crate) fn further() -> Self {
+        Self::of(FURTHER, "not listed", "not listed")
+    }
+
+    /// At most so many places, and of each so many differences. Where places are left
+    /// out it says so.
+    pub(crate) fn listed(self) -> Self {
+        let Self { differences, unclear } = self;
+        let mut listed = Listed::default();
+        let mut diff = Self { differences: Vec::new(), unclear };
+        for difference in differences {
+            if listed.takes(&difference.place) {
+                diff.differences.push(difference);
+            }
+        }
+        if listed.is_full { diff.and(Self::further()) } else { diff }
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(super) fn into_differences(self) -> Vec<Difference> {
+        self.differences
     }
 
     /// Whether everything was compared and nothing differs.
@@ -134,12 +160,72 @@ impl Diff {
     }
 }
 
+#[cfg(feature = "grpc")]
+impl From<Difference> for Diff {
+    fn from(difference: Difference) -> Self {
+        Self { differences: vec![difference], unclear: None }
+    }
+}
+
+impl Difference {
+    /// Whether this stands for places that are not listed.
+    pub(crate) fn is_further(&self) -> bool {
+        self.place == FURTHER
+    }
+}
+
+/// How many places one diff lists.
+const PLACES: usize = 32;
+
+/// How many differences of each.
+const OF_EACH: u32 = 3;
+
+/// What of the differences between two answers is listed: a little of each place, so
+/// that a list of which every row differs hides nothing that comes after it.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    places: HashMap<String, u32>,
+    /// There are more places.
+    pub(super) is_full: bool,
+}
+
+impl Listed {
+    /// Whether one more difference there is listed.
+    pub(super) fn takes(&mut self, place: &str) -> bool {
+        if let Some(count) = self.places.get_mut(place) {
+            *count += 1;
+            return *count <= OF_EACH;
+        }
+        self.is_full |= self.places.len() >= PLACES && place != FURTHER;
+        if !self.is_full && place != FURTHER {
+            self.places.insert(place.to_owned(), 1);
+        }
+        !self.is_full
+    }
+}
+
 /// As the list of its differences.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Diff {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.differences.serialize(serializer)
     }
+}
+
+/// A place's name, which may hold what an answer said: short, and in one line, since it
+/// is shown among others.
+fn named(mut name: String) -> String {
+    if let Some((end, _)) = name.char_indices().nth(NAME) {
+        name.truncate(end);
+    }
+    if name.contains(char::is_control) {
+        let plain = |letter: char| match letter.is_control() {
+            true => letter.escape_default().to_string(),
+            false => letter.to_string(),
+        };
+        name = name.chars().map(plain).collect();
+    }
+    name
 }
 
 fn excerpt(text: &str) -> String {

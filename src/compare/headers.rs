@@ -145,7 +145,9 @@ impl Headers {
             let shown = |there: &Option<_>| if there.is_some() { "(redacted)" } else { ABSENT };
             return Diff::of(what, shown(&a), shown(&b));
         }
-        let shown = |text: Option<String>| text.unwrap_or_else(|| ABSENT.to_owned());
+        let shown = |text: Option<String>| {
+            text.map_or_else(|| ABSENT.to_owned(), |letters| readable(&letters))
+        };
         Diff::of(what, shown(a), shown(b))
     }
 }
@@ -177,45 +179,65 @@ impl Compare for Headers {
 }
 
 /// What the values of a header mean, as a text that is equal where they mean the
-/// same. `None`: there is none.
+/// same: one letter for each byte. `None`: there is none.
 fn meaning(name: &HeaderName, headers: &HeaderMap) -> Option<String> {
-    let values: Vec<_> = headers.get_all(name).iter().collect();
-    if values.is_empty() {
-        return None;
-    }
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let list = || values.iter().map(|value| text(value)).collect::<Vec<_>>();
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes).peekable();
+    values.peek()?;
+    let values: Vec<String> =
+        values.map(|value| value.iter().map(|byte| char::from(*byte)).collect()).collect();
     Some(match *name {
         header::CONTENT_TYPE => {
-            let types = list();
-            types.iter().map(|value| media_type(value)).collect::<Vec<_>>().join(", ")
+            values.iter().map(|value| media_type(value)).collect::<Vec<_>>().join(", ")
         }
         header::CACHE_CONTROL | header::VARY | header::ALLOW => {
-            let joined = list().join(",").to_ascii_lowercase();
+            let joined = values.join(",").to_ascii_lowercase();
             let set: BTreeSet<_> =
                 joined.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
             set.into_iter().collect::<Vec<_>>().join(", ")
         }
         header::SET_COOKIE => {
-            let cookies = list();
-            let name = |cookie: &String| cookie.split('=').next().unwrap_or("").trim().to_owned();
-            let names: BTreeSet<_> = cookies.iter().map(name).collect();
+            let name = |cookie: &str| match cookie.split(';').next()?.split_once('=') {
+                Some((name, _)) => Some(name.trim().to_owned()),
+                // A value and nothing else, which is not shown.
+                None => Some("(no name)".to_owned()),
+            };
+            let names: BTreeSet<_> = values.iter().filter_map(|cookie| name(cookie)).collect();
             names.into_iter().collect::<Vec<_>>().join(", ")
         }
-        _ => list().join(", "),
+        _ => values.join(", "),
     })
+}
+
+/// The bytes of such a text, readable.
+fn readable(letters: &str) -> String {
+    let bytes: Vec<u8> = letters.chars().filter_map(|letter| u8::try_from(letter).ok()).collect();
+    match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => error.as_bytes().escape_ascii().to_string(),
+    }
 }
 
 fn media_type(value: &str) -> String {
     let mut parts = value.split(';').map(|part| part.trim().to_ascii_lowercase());
     let essence = parts.next().unwrap_or_default();
-    let json = essence == "application/json" || essence.ends_with("+json");
-    let says_nothing = |parameter: &String| {
-        parameter.is_empty()
-            || (json && matches!(&**parameter, "charset=utf-8" | "charset=\"utf-8\""))
+    let json = matches!(&*essence, "application/json" | "text/json") || essence.ends_with("+json");
+    // What is quoted and need not be says the same without quotes.
+    let plain = |part: String| match part.split_once("=\"") {
+        Some((name, quoted)) => match quoted.strip_suffix('"') {
+            Some(value) if is_token(value) => format!("{name}={value}"),
+            _ => part,
+        },
+        None => part,
     };
-    let parameters: BTreeSet<_> = parts.filter(|part| !says_nothing(part)).collect();
+    let says_nothing = |part: &String| part.is_empty() || (json && part == "charset=utf-8");
+    let parameters: BTreeSet<_> = parts.map(plain).filter(|part| !says_nothing(part)).collect();
     parameters.into_iter().fold(essence, |all, parameter| format!("{all}; {parameter}"))
+}
+
+/// Whether a text needs no quotes (RFC 9110, section 5.6.2).
+fn is_token(text: &str) -> bool {
+    let is = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is)
 }
 
 #[cfg(test)]
@@ -252,6 +274,14 @@ mod tests {
             (
                 vec![("content-type", "text/html; charset=utf-8; x=1")],
                 vec![("content-type", "text/html; X=1;charset=UTF-8")],
+            ),
+            (
+                vec![("content-type", "text/html; charset=\"utf-8\"")],
+                vec![("content-type", "text/html; charset=utf-8")],
+            ),
+            (
+                vec![("content-type", "text/json")],
+                vec![("content-type", "text/json; charset=utf-8")],
             ),
             (
                 vec![("cache-control", "no-store, max-age=0")],
@@ -317,5 +347,29 @@ mod tests {
         assert!(!shown.contains("hunter"), "{shown}");
         assert!(shown.contains("header location: \"(redacted)\""), "{shown}");
         assert!(shown.contains("header set-cookie: \"a\" against \"b\""), "{shown}");
+        // A cookie without a name is all value.
+        let shown = diff(&secret, &[("set-cookie", "hunter2; Secure")], &[]);
+        assert_eq!(shown, "header set-cookie: \"(no name)\" against \"(absent)\"");
+    }
+
+    #[test]
+    fn values_that_are_no_unicode_are_compared_as_bytes() {
+        let named = |name: &[u8]| {
+            let mut answer = answer(&[]);
+            let value = [&b"attachment; filename=caf"[..], name].concat();
+            let value = HeaderValue::from_bytes(&value).expect("a value");
+            answer.headers.insert(header::CONTENT_DISPOSITION, value);
+            answer
+        };
+        let (one, two, utf8) = (named(b"\xe9"), named(b"\xe8"), named("é".as_bytes()));
+        let found = |a, b| Headers::default().compare(&Answers::of(a, b));
+        assert!(!found(&one, &two).is_empty() && !found(&one, &utf8).is_empty());
+        let same = one.clone();
+        assert!(found(&one, &same).is_empty());
+        let shown = &found(&one, &utf8).differences()[0].clone();
+        assert!(
+            shown.authority.ends_with("caf\\xe9") && shown.other.ends_with("café"),
+            "{shown:?}"
+        );
     }
 }

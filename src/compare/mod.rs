@@ -24,10 +24,11 @@
 //!
 //! In the shadow task, once both answers are complete, and again for each time
 //! they are read again because they differed. Never on the request path. Bodies
-//! that differ and together exceed
-//! [`Limits::compare_inline`](crate::Limits::compare_inline) are compared on a
-//! thread of tokio's blocking pool; all others on the async runtime, so it must not
-//! block. A panic in it is caught and counted as
+//! that differ, and together exceed
+//! [`Limits::compare_inline`](crate::Limits::compare_inline) or are compressed, are
+//! compared on a thread of tokio's blocking pool, and so are long ones that do not
+//! differ where the comparer [looks into them](Compare::looks_into_equal); all others
+//! on the async runtime, so it must not block. A panic in it is caught and counted as
 //! [`FailReason::ComparerPanicked`].
 
 mod diff;
@@ -156,6 +157,12 @@ pub trait Compare: Send + Sync + 'static {
     /// What differs; an empty [`Diff`] where nothing does.
     fn compare(&self, answers: &Answers<'_>) -> Diff;
 
+    /// Whether it takes long for bodies of the same bytes too, since it looks into
+    /// those as well: long ones are compared on another thread then. Default: no.
+    fn looks_into_equal(&self) -> bool {
+        false
+    }
+
     /// This comparer, then `next`: the differences of both.
     fn and<C: Compare>(self, next: C) -> And<Self, C>
     where
@@ -210,6 +217,10 @@ where
 impl<C: Compare + ?Sized> Compare for Arc<C> {
     fn compare(&self, answers: &Answers<'_>) -> Diff {
         (**self).compare(answers)
+    }
+
+    fn looks_into_equal(&self) -> bool {
+        (**self).looks_into_equal()
     }
 }
 

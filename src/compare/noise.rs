@@ -18,8 +18,8 @@ use crate::{flag::ConfigError, layer::Routes, report::Need};
 ///
 /// Costs the authority `shadow rate × share` more reads. The default share is
 /// 0.05; the largest 0.5. For a route where something differs and it is not clear yet
-/// whether that is noise, the share is four times as large, and 0.5 until twenty such
-/// reads were made.
+/// whether that is noise, the share is ten times as large (never above 0.5), and 0.5
+/// until twenty such reads were made.
 ///
 /// ```
 /// use tower_migration::{MigrationHandle, MigrationLayer, compare::Noise};
@@ -86,7 +86,7 @@ impl Noise {
         const MOST_OF: u64 = 1 << 31;
         let below = match need {
             Need::Usual => self.below,
-            Need::Undecided => (self.below * 4).min(MOST_OF),
+            Need::Undecided => (self.below * 10).min(MOST_OF),
             Need::Urgent => MOST_OF,
         };
         self.below != 0 && u64::from(fastrand::u32(..)) < below

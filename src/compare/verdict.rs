@@ -18,6 +18,9 @@ reasons! {
         /// Where they differ, the authority differs from itself: see
         /// [`Noise`](crate::compare::Noise).
         Noise = "noise",
+        /// Where they differ, as far as that is listed, the authority differs from
+        /// itself; and they differ at more places than are listed.
+        Unlisted = "unlisted",
         /// The other side answered 304 to a request that the authority answered
         /// whole.
         NotModified = "not_modified",
@@ -29,9 +32,11 @@ reasons! {
     pub enum SkipReason {
         /// [`Limits::shadow_tasks`](crate::Limits::shadow_tasks) were running.
         NoSlot = "no_slot",
-        /// The authority's answer was no success, so there is nothing to
-        /// compare with.
+        /// The authority failed (HTTP: 5xx), so there is nothing to compare with.
         AuthorityFailed = "authority_failed",
+        /// The authority refused, or had no such thing (HTTP: 404 and other 4xx, 3xx),
+        /// so there is nothing to compare with.
+        AuthorityRefused = "authority_refused",
         /// The authority answered 304: the client has the answer, we have not.
         NotModified = "not_modified",
         /// The other side is not synced: differences are expected. It was read

@@ -10,7 +10,7 @@ use super::{
     Ready, Settings,
     guard::{CatchPanic, Panicked, guarded, run_leg},
     inner::Inner,
-    shadow::{self, Start},
+    shadow::{self, Skipped, Start},
 };
 use crate::{
     body::Room,
@@ -74,6 +74,8 @@ where
     let keys = guarded(|| protocol.read_keys(&watched)).unwrap_or_else(Keys::none);
     let raced = core.order.observe(&keys);
 
+    // What comes of this read is not counted once the count has begun anew.
+    let generation = core.report.generation();
     let again = authority.again();
     let began = Instant::now();
     let first = async {
@@ -111,7 +113,12 @@ where
             if let Some(marks) = shadows {
                 marks.into_iter().for_each(Mark::unused);
                 let route = settings.route_of(&watched);
-                settings.skipped(&route, keys.clone(), stage, SkipReason::AuthorityFailed);
+                let reason = match has_failed {
+                    true => SkipReason::AuthorityFailed,
+                    false => SkipReason::AuthorityRefused,
+                };
+                let skipped = Skipped { route: &route, stage, generation, reason };
+                settings.skipped(skipped, keys.clone());
             }
             // An error may be an answer: "no such row".
             let cover = match cover {
@@ -148,13 +155,15 @@ where
         Ok(slot) => slot,
         Err(reason) => {
             marks.into_iter().for_each(Mark::unused);
-            settings.skipped(&settings.route_of(&watched), keys, stage, reason);
+            let route = settings.route_of(&watched);
+            settings.skipped(Skipped { route: &route, stage, generation, reason }, keys);
             return Ok(P::pass(answer, Some(mark)));
         }
     };
     let (answer, pending) = protocol.tee(&watched, answer, mark, settings.capturing());
     let start = Start {
         stage,
+        generation,
         keys,
         authority: again,
         other,

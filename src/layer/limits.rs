@@ -169,8 +169,10 @@ impl Limits {
     }
 
     /// Up to which size, both bodies together and in bytes, answers that differ are
-    /// compared on the async runtime (default 32 KiB). Larger ones are compared on a
-    /// thread of tokio's blocking pool, within
+    /// compared on the async runtime (default 32 KiB). Larger ones, and compressed ones
+    /// of any size, are compared on a thread of tokio's blocking pool; also those that do
+    /// not differ, where the comparer
+    /// [looks into them](crate::compare::Compare::looks_into_equal). All within
     /// [`shadow_deadline`](Self::shadow_deadline); the slot of the read is taken
     /// until that thread has ended. 0: all that differ are.
     pub fn compare_inline(mut self, bytes: usize) -> Self {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{
-    Advice, PlaceKind, PlaceReport, Report, Table,
-    table::{Failing, Reported},
+    Advice, PlaceKind, PlaceReport, ReasonCount, Report, RouteReport, Table, failing::Failing,
+    place::FEWEST, table::Reported,
 };
 use crate::{
-    flag::gates::{Confidence, percent, upper},
+    compare::{FailReason, SkipReason},
+    flag::gates::{Confidence, lower, percent, upper},
     stage::{Side, Stage},
 };
 
@@ -60,10 +61,12 @@ fn real(place: &PlaceReport) -> String {
 }
 
 fn fails(failing: &Failing, stage: Stage) -> String {
-    let Failing { route, failed, authority_failed, of } = failing;
+    let Failing { route, other: (failed, asked), authority: (authority_failed, all) } = failing;
     let authority = stage.authority();
     let other = authority.other();
-    format!("{other} fails {failed} of {of} reads of {route}, {authority} {authority_failed}")
+    format!(
+        "{other} fails {failed} of {asked} reads of {route}, {authority} {authority_failed} of {all}"
+    )
 }
 
 fn missing(
@@ -87,6 +90,7 @@ fn missing(
             };
             missing.push(format!("{compared} reads were compared, {needed} are needed{hint}"));
         }
+        missing.extend(unresolved(reported));
         for place in of_kind(reported, PlaceKind::Undecided) {
             missing.push(undecided(place));
         }
@@ -101,6 +105,31 @@ fn missing(
     missing
 }
 
+/// Reads that differed and of which nobody knows what to think. They stand against a
+/// step where they may be more than may go unseen, of all reads or of one route's.
+fn unresolved(reported: &Reported) -> Vec<String> {
+    let z = Confidence::P95.z();
+    let open: u64 = reported.routes.iter().map(RouteReport::left_open).sum();
+    let compared: u64 = reported.routes.iter().map(|route| route.compared).sum();
+    let many = open > 0 && upper(open, compared + open, z) > UNSEEN;
+    let mut lines = Vec::new();
+    for route in &reported.routes {
+        let open = route.left_open();
+        let all = route.compared + open;
+        if open > 0 && (many || lower(open, all, z) > UNSEEN) {
+            let reasons = route.unresolved.iter();
+            let reasons: Vec<_> =
+                reasons.map(|reason| format!("{} {}", reason.count, reason.reason)).collect();
+            lines.push(format!(
+                "{} differs, or may differ, in {open} of {all} reads that came to no end ({})",
+                route.route,
+                reasons.join(", ")
+            ));
+        }
+    }
+    lines
+}
+
 fn undecided(place: &PlaceReport) -> String {
     let PlaceReport { route, place, differ, compared, answered_twice, .. } = place;
     format!(
@@ -109,27 +138,40 @@ fn undecided(place: &PlaceReport) -> String {
     )
 }
 
+/// How many reads were not compared for one of these reasons, or failed for one.
+fn count(of: &[ReasonCount], counts: impl Fn(&str) -> bool) -> u64 {
+    of.iter().filter(|reason| counts(reason.reason)).map(|reason| reason.count).sum()
+}
+
 fn safe(reported: &Reported, stage: Stage) -> String {
     if stage == Stage::OldOnly {
         return "nothing is compared at old-only".to_owned();
     }
-    let sum = |of: fn(&super::RouteReport) -> u64| reported.routes.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&RouteReport) -> u64| reported.routes.iter().map(of).sum::<u64>();
     let compared = sum(|route| route.compared);
     let z = Confidence::P95.z();
     let mut text = format!(
         "no real difference in {compared} reads, so at most {} of them differ at 95 % confidence",
         percent(upper(0, compared, z))
     );
-    let thin = reported.routes.iter().filter(|route| route.compared < super::place::FEWEST);
+    let thin = reported.routes.iter().filter(|route| route.compared < FEWEST);
     let thin: Vec<_> = thin.map(|route| &*route.route).collect();
     if !thin.is_empty() {
         let more = if thin.len() > 3 { ", …" } else { "" };
         let shown = thin[..thin.len().min(3)].join(", ");
         text.push_str(&format!("; hardly compared: {shown}{more}"));
     }
-    let failed = sum(|route| route.failed.iter().map(|reason| reason.count).sum());
+    let refused = sum(|route| {
+        count(&route.skipped, |reason| reason == SkipReason::AuthorityRefused.as_str())
+    });
+    let authority: Side = stage.authority();
+    if refused > 0 {
+        text.push_str(&format!("; {refused} that {authority} refused were not compared"));
+    }
+    let failed =
+        sum(|route| count(&route.failed, |reason| reason != FailReason::ComparerPanicked.as_str()));
     if failed > 0 {
-        let other: Side = stage.authority().other();
+        let other = authority.other();
         text.push_str(&format!("; {other} failed {failed}, no more than its authority"));
     }
     text

@@ -4,8 +4,15 @@ use std::{sync::Arc, time::SystemTime};
 
 use crate::flag::gates::{Confidence, lower, upper};
 
-/// How sure one is of a rate.
-const CONFIDENCE: Confidence = Confidence::P95;
+/// How sure one is that a difference is real. More than for what is looked at once: a
+/// report is looked at again and again.
+const SURE: Confidence = Confidence::P99;
+
+/// How sure one is that noise is as frequent as it seems.
+const NOISY: Confidence = Confidence::P95;
+
+/// What part of the differences there noise must explain, to be all that there is.
+const EXPLAINED: f64 = 0.5;
 
 /// How many reads there must be on either side.
 pub(super) const FEWEST: u64 = 20;
@@ -108,21 +115,40 @@ pub(super) struct Among {
 
 impl Place {
     pub(super) fn kind(&self, among: Among) -> PlaceKind {
-        let z = CONFIDENCE.z();
-        let noise = match (among.is_measured, among.answered_twice) {
-            (true, twice) => upper(self.noise, twice, z),
+        let Among { compared, answered_twice, is_measured } = among;
+        // Reads in which the authority contradicted itself are noise, as those are that
+        // it answers differently when asked twice: without them the two rates would not
+        // be of one kind.
+        let differ = self.differ + self.contradicted;
+        let enough = compared >= FEWEST && (!is_measured || answered_twice >= FEWEST);
+        if self.differ == 0 {
+            return if self.noise + self.contradicted > 0 {
+                PlaceKind::Noise
+            } else {
+                PlaceKind::Undecided
+            };
+        }
+        if !enough {
+            return PlaceKind::Undecided;
+        }
+        let noise = match is_measured {
+            true => upper(self.noise, answered_twice, SURE.z()),
             // Its rate there is nothing that anybody has measured: taken for none.
-            (false, _) => 0.0,
+            false => 0.0,
         };
-        let enough =
-            among.compared >= FEWEST && (!among.is_measured || among.answered_twice >= FEWEST);
-        if enough && self.differ > 0 && lower(self.differ, among.compared, z) > noise {
+        if lower(differ, compared, SURE.z()) > noise {
             return PlaceKind::Real;
         }
-        if self.noise + self.contradicted > 0 && (enough || self.differ == 0) {
-            return PlaceKind::Noise;
+        let explained = lower(self.noise, answered_twice, NOISY.z());
+        match self.noise > 0 && explained >= EXPLAINED * differ as f64 / compared as f64 {
+            true => PlaceKind::Noise,
+            false => PlaceKind::Undecided,
         }
-        PlaceKind::Undecided
+    }
+
+    /// Whether nothing would be lost with it: it was noise, once.
+    pub(super) const fn is_fleeting(&self) -> bool {
+        self.differ == 0 && self.noise + self.contradicted <= 1
     }
 }
 
@@ -139,7 +165,8 @@ mod tests {
     fn what_differs_as_often_as_the_authority_from_itself_is_noise() {
         use PlaceKind::{Noise, Real, Undecided};
         assert_eq!(kind(1_000, 1_000, 50, 50), Noise);
-        assert_eq!(kind(100, 1_000, 5, 50), Noise);
+        assert_eq!(kind(100, 1_000, 12, 120), Noise);
+        assert_eq!(kind(100, 1_000, 5, 50), Undecided, "noise may be half as frequent, or less");
         assert_eq!(kind(1_000, 1_000, 0, 50), Real);
         assert_eq!(kind(900, 1_000, 5, 50), Real, "far more often than it");
         assert_eq!(kind(19, 19, 0, 50), Undecided, "too few were compared");
@@ -149,12 +176,26 @@ mod tests {
     }
 
     #[test]
+    fn a_little_noise_excuses_no_defect() {
+        let place =
+            |differ, noise, contradicted| Place { differ, noise, contradicted, ..Place::default() };
+        let among = Among { compared: 8_000, answered_twice: 400, is_measured: true };
+        // Rarer than noise could be after 400 reads, and far more frequent than it was.
+        assert_eq!(place(20, 0, 1).kind(among), PlaceKind::Undecided);
+        assert_eq!(place(20, 1, 0).kind(among), PlaceKind::Undecided);
+        // The authority changes its mind in some reads, and new is wrong in others.
+        let among = Among { compared: 10_000, answered_twice: 5_000, is_measured: true };
+        assert_eq!(place(70, 10, 20).kind(among), PlaceKind::Real);
+        assert_eq!(place(20, 20, 20).kind(among), PlaceKind::Noise);
+    }
+
+    #[test]
     fn the_documented_numbers_of_reads_are_enough() {
         let real = |compared: u64, twice| kind(compared / 10_000, compared, 0, twice);
-        assert_eq!(real(100_000, 50_000), PlaceKind::Real);
-        assert_eq!(real(80_000, 40_000), PlaceKind::Undecided);
-        assert_eq!(real(680_000, 34_000), PlaceKind::Real);
-        assert_eq!(real(640_000, 32_000), PlaceKind::Undecided);
+        assert_eq!(real(190_000, 95_000), PlaceKind::Real);
+        assert_eq!(real(180_000, 90_000), PlaceKind::Undecided);
+        assert_eq!(real(1_330_000, 66_500), PlaceKind::Real);
+        assert_eq!(real(1_300_000, 65_000), PlaceKind::Undecided);
     }
 
     #[test]

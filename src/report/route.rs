@@ -1,6 +1,10 @@
 //! What was counted for one route.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     PlaceReport,
@@ -8,7 +12,7 @@ use super::{
 };
 use crate::{
     compare::{FailReason, InconclusiveReason, SkipReason, Verdict},
-    flag::gates::Durations,
+    flag::gates::{Durations, ShadowCounts},
     stage::Side,
 };
 
@@ -36,6 +40,11 @@ pub struct RouteReport {
     pub skipped: Vec<ReasonCount>,
     /// Reads that the other side did not answer, by reason.
     pub failed: Vec<ReasonCount>,
+    /// Of all these, reads in which the sides' first answers differed, or could not be
+    /// looked into, and of which nobody knows what to think, by what became of them:
+    /// raced, out of time, not read again, not decoded. They stand against
+    /// [`Advice::Safe`](super::Advice::Safe), unless they are few.
+    pub unresolved: Vec<ReasonCount>,
     /// Reads that the authority answered twice.
     pub answered_twice: u64,
     /// To the head of old's answer.
@@ -80,6 +89,7 @@ pub(crate) struct Route {
     inconclusive: [u64; InconclusiveReason::ALL.len()],
     skipped: [u64; SkipReason::ALL.len()],
     failed: [u64; FailReason::ALL.len()],
+    unresolved: BTreeMap<&'static str, u64>,
     pub(super) answered_twice: u64,
     pub(super) is_measured: bool,
     latency: [Durations; 2],
@@ -98,6 +108,20 @@ impl Route {
         }
     }
 
+    pub(super) fn unresolved(&mut self, verdict: &Verdict) {
+        *self.unresolved.entry(verdict.reason().unwrap_or_default()).or_default() += 1;
+    }
+
+    /// These verdicts too.
+    pub(super) fn verdicts(&self, mut all: ShadowCounts) -> ShadowCounts {
+        all.matches += self.matched;
+        all.mismatches += self.mismatched;
+        all.inconclusive += sum(&self.inconclusive);
+        all.skipped += sum(&self.skipped);
+        all.failed += sum(&self.failed);
+        all
+    }
+
     pub(super) fn took(&mut self, side: Side, took: Option<Duration>) {
         if let Some(took) = took {
             self.latency[side.index()].add(took, 1);
@@ -113,17 +137,22 @@ impl Route {
         self.matched + self.mismatched + noisy + self.of(InconclusiveReason::Transient)
     }
 
-    /// Reads that the other side did not answer, and that the authority did not.
-    pub(super) fn failures(&self) -> (u64, u64) {
+    /// Reads that the other side did not answer, of so many that it was asked.
+    pub(super) fn other_failed(&self) -> (u64, u64) {
         // A comparer that panics is nobody's failure.
-        let failed: u64 = self.failed.iter().sum();
-        let failed = failed - self.failed[FailReason::ComparerPanicked as usize];
-        (failed, self.skipped[SkipReason::AuthorityFailed as usize])
+        let panicked = self.failed[FailReason::ComparerPanicked as usize];
+        let failed = sum(&self.failed) - panicked;
+        let answered = self.matched + self.mismatched + sum(&self.inconclusive) + panicked;
+        (failed, failed + answered)
+    }
+
+    /// Reads that the authority did not answer, of so many that it was asked.
+    pub(super) fn authority_failed(&self) -> (u64, u64) {
+        (self.skipped[SkipReason::AuthorityFailed as usize], self.all())
     }
 
     pub(super) fn all(&self) -> u64 {
-        let all = |counts: &[u64]| counts.iter().sum::<u64>();
-        let unclear = all(&self.inconclusive) + all(&self.skipped) + all(&self.failed);
+        let unclear = sum(&self.inconclusive) + sum(&self.skipped) + sum(&self.failed);
         self.matched + self.mismatched + unclear
     }
 
@@ -179,6 +208,11 @@ impl Route {
             ),
             skipped: counted(SkipReason::ALL.iter().map(|reason| reason.as_str()), &self.skipped),
             failed: counted(FailReason::ALL.iter().map(|reason| reason.as_str()), &self.failed),
+            unresolved: self
+                .unresolved
+                .iter()
+                .map(|(reason, count)| ReasonCount { reason, count: *count })
+                .collect(),
             answered_twice: self.answered_twice,
             old: latency(Side::Old),
             new: latency(Side::New),
@@ -191,4 +225,15 @@ impl Route {
 fn counted(labels: impl Iterator<Item = &'static str>, counts: &[u64]) -> Vec<ReasonCount> {
     let all = labels.zip(counts).map(|(reason, count)| ReasonCount { reason, count: *count });
     all.filter(|reason| reason.count > 0).collect()
+}
+
+fn sum(counts: &[u64]) -> u64 {
+    counts.iter().sum()
+}
+
+impl RouteReport {
+    /// How many reads are [`unresolved`](Self::unresolved).
+    pub(super) fn left_open(&self) -> u64 {
+        self.unresolved.iter().map(|reason| reason.count).sum()
+    }
 }

@@ -13,19 +13,17 @@ use tokio::time::Instant;
 
 use super::{
     Example, PlaceKind, PlaceReport, Route, RouteReport,
+    failing::Failing,
     place::{FEWEST, Place},
 };
 use crate::{
     compare::{Difference, Verdict},
-    flag::gates::lower,
+    flag::gates::ShadowCounts,
     stage::Side,
 };
 
 /// What those are counted under for which there is no room.
 const OTHERS: &str = "(others)";
-
-/// How long a place's name may be, in characters.
-const NAME: usize = 200;
 
 /// What shadow reads have shown. Written once for each of them, in its own task.
 #[derive(Debug)]
@@ -37,10 +35,13 @@ pub(crate) struct Table {
     pub(crate) overflown: [AtomicU64; 2],
     /// Given up before anything was known of them, since the count began.
     no_slot: AtomicU64,
+    /// Which count this is.
+    generation: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Counted {
+    generation: u64,
     since: SystemTime,
     began: Instant,
     routes: HashMap<Arc<str>, Route>,
@@ -48,13 +49,16 @@ struct Counted {
 
 impl Default for Counted {
     fn default() -> Self {
-        Self { since: SystemTime::now(), began: Instant::now(), routes: HashMap::new() }
+        let (since, began) = (SystemTime::now(), Instant::now());
+        Self { generation: 0, since, began, routes: HashMap::new() }
     }
 }
 
 /// What one shadow read has found.
 #[derive(Debug)]
 pub(crate) struct Finding<'a> {
+    /// The [generation](Table::generation) when it was asked for.
+    pub(crate) generation: u64,
     pub(crate) route: &'a Arc<str>,
     pub(crate) request: &'a Arc<str>,
     pub(crate) authority: Side,
@@ -63,6 +67,9 @@ pub(crate) struct Finding<'a> {
     pub(crate) differs: &'a [Difference],
     /// Where they do, and the authority contradicted itself.
     pub(crate) contradicted: &'a [String],
+    /// The sides' first answers differed, or may have, and nobody knows what to think
+    /// of it.
+    pub(crate) unresolved: bool,
     pub(crate) authority_took: Option<Duration>,
     pub(crate) other_took: Option<Duration>,
     /// Whether the authority may be asked twice for such a read.
@@ -88,6 +95,7 @@ impl Table {
             most_places,
             overflown: Default::default(),
             no_slot: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
         }
     }
 
@@ -96,11 +104,20 @@ impl Table {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts from here on.
+    /// Counts from here on: what was asked for before counts no more.
     pub(crate) fn reset(&self) {
-        let old = std::mem::take(&mut *self.lock());
+        let mut counted = self.lock();
+        let generation = counted.generation + 1;
+        let old = std::mem::replace(&mut *counted, Counted { generation, ..Counted::default() });
+        self.generation.store(generation, Ordering::Release);
         self.no_slot.store(0, Ordering::Relaxed);
+        drop(counted);
         drop(old);
+    }
+
+    /// Which count this is; the next one begins with a [`reset`](Self::reset).
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     pub(crate) fn no_slot(&self) {
@@ -109,13 +126,19 @@ impl Table {
 
     pub(crate) fn count(&self, finding: &Finding<'_>) {
         let mut counted = self.lock();
+        if finding.generation != counted.generation {
+            return;
+        }
         let route = self.route(&mut counted, finding.route);
         route.is_measured |= finding.is_measured;
         route.count(finding.verdict);
+        if finding.unresolved {
+            route.unresolved(finding.verdict);
+        }
         route.took(finding.authority, finding.authority_took);
         route.took(finding.authority.other(), finding.other_took);
         for difference in once_each(finding.differs) {
-            let Some(place) = self.place(route, &difference.place) else { continue };
+            let Some(place) = self.place(route, &difference.place, true) else { continue };
             place.differ += 1;
             place.example.get_or_insert_with(|| Example {
                 request: Arc::clone(finding.request),
@@ -125,21 +148,28 @@ impl Table {
                 at: SystemTime::now(),
             });
         }
+        if finding.differs.iter().any(Difference::is_further) {
+            route.more_places += 1;
+            self.overflown[1].fetch_add(1, Ordering::Relaxed);
+        }
         for name in finding.contradicted {
-            if let Some(place) = self.place(route, name) {
+            if let Some(place) = self.place(route, name, false) {
                 place.contradicted += 1;
             }
         }
     }
 
     /// The authority has answered a read twice, and differs from itself there.
-    pub(crate) fn count_noise(&self, route: &Arc<str>, differs: &[Difference]) {
+    pub(crate) fn count_noise(&self, generation: u64, route: &Arc<str>, differs: &[Difference]) {
         let mut counted = self.lock();
+        if generation != counted.generation {
+            return;
+        }
         let route = self.route(&mut counted, route);
         route.is_measured = true;
         route.answered_twice += 1;
         for difference in once_each(differs) {
-            if let Some(place) = self.place(route, &difference.place) {
+            if let Some(place) = self.place(route, &difference.place, false) {
                 place.noise += 1;
             }
         }
@@ -154,13 +184,17 @@ impl Table {
         routes.entry(OTHERS.into()).or_default()
     }
 
-    fn place<'c>(&self, route: &'c mut Route, name: &str) -> Option<&'c mut Place> {
-        let name = name.char_indices().nth(NAME).map_or(name, |(end, _)| &name[..end]);
+    /// A place, if there is room. One that differs takes the room of one that was only
+    /// ever noise, once: names of members that are data would be in the way of all
+    /// others.
+    fn place<'c>(&self, route: &'c mut Route, name: &str, differs: bool) -> Option<&'c mut Place> {
         if !route.places.contains_key(name) {
             if route.places.len() >= self.most_places {
                 route.more_places += 1;
                 self.overflown[1].fetch_add(1, Ordering::Relaxed);
-                return None;
+                let idle = route.places.iter().find(|(_, place)| place.is_fleeting());
+                let idle = idle.map(|(name, _)| Arc::clone(name)).filter(|_| differs)?;
+                route.places.remove(&idle);
             }
             route.places.insert(name.into(), Place::default());
         }
@@ -217,6 +251,15 @@ impl Table {
         kinds
     }
 
+    /// The verdicts of all routes.
+    pub(crate) fn verdicts(&self) -> ShadowCounts {
+        let counted = self.lock();
+        let none = ShadowCounts::default();
+        let mut all = counted.routes.values().fold(none, |all, route| route.verdicts(all));
+        all.skipped += self.no_slot.load(Ordering::Relaxed);
+        all
+    }
+
     /// Everything, the busiest route first.
     pub(super) fn report(&self) -> Reported {
         let counted = self.lock();
@@ -251,30 +294,10 @@ pub(super) struct Reported {
     pub(super) no_slot: u64,
 }
 
-/// A route that the other side fails more often than the authority does.
-#[derive(Debug)]
-pub(super) struct Failing {
-    pub(super) route: Arc<str>,
-    pub(super) failed: u64,
-    pub(super) authority_failed: u64,
-    pub(super) of: u64,
-}
-
-impl Failing {
-    fn of(name: &Arc<str>, route: &Route) -> Option<Self> {
-        let (failed, authority_failed) = route.failures();
-        let of = route.all();
-        let z = crate::flag::gates::Confidence::P95.z();
-        let more = of >= FEWEST
-            && lower(failed, of, z) > crate::flag::gates::upper(authority_failed, of, z);
-        more.then(|| Self { route: Arc::clone(name), failed, authority_failed, of })
-    }
-}
-
 /// The first difference of each place.
 fn once_each(differs: &[Difference]) -> impl Iterator<Item = &Difference> {
     differs.iter().enumerate().filter_map(|(at, difference)| {
         let before = differs[..at].iter().any(|earlier| earlier.place == difference.place);
-        (!before).then_some(difference)
+        (!before && !difference.is_further()).then_some(difference)
     })
 }

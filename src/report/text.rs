@@ -54,6 +54,7 @@ fn write_route(f: &mut fmt::Formatter<'_>, route: &RouteReport) -> fmt::Result {
         ("inconclusive", &route.inconclusive),
         ("skipped", &route.skipped),
         ("failed", &route.failed),
+        ("of these, unresolved", &route.unresolved),
     ] {
         if !reasons.is_empty() {
             let all =

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     compare::{FailReason, InconclusiveReason, SkipReason, Verdict},
-    flag::{AlarmReason, gates::ShadowCounts},
+    flag::AlarmReason,
     reason::reasons,
     reconcile::{DEEDS, Deed, JobKind},
     stage::{Outcome, Side, Stage},
@@ -293,17 +293,5 @@ impl Counters {
 
     pub(crate) fn held_writes(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn verdicts(&self) -> ShadowCounts {
-        let one = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        let all = |cells: &[AtomicU64]| cells.iter().map(one).sum();
-        ShadowCounts {
-            matches: one(&self.matches),
-            mismatches: one(&self.mismatches),
-            inconclusive: all(&self.inconclusive),
-            skipped: all(&self.skipped),
-            failed: all(&self.failed),
-        }
     }
 }

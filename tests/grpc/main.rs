@@ -19,6 +19,7 @@ mod ramp;
 mod reads;
 mod regressions;
 mod resisting;
+mod rules;
 mod sockets;
 mod stages;
 mod streams;

@@ -3,6 +3,7 @@
 
 mod advice;
 mod bounds;
+mod hidden;
 mod long;
 mod noise;
 mod observers;

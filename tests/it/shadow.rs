@@ -193,9 +193,9 @@ async fn comparers_compose_and_see_the_request() {
 #[tokio::test(start_paused = true)]
 async fn only_successes_are_shadowed() {
     for (status, reason) in [
-        (404, SkipReason::AuthorityFailed),
+        (404, SkipReason::AuthorityRefused),
         (500, SkipReason::AuthorityFailed),
-        (301, SkipReason::AuthorityFailed),
+        (301, SkipReason::AuthorityRefused),
         (304, SkipReason::NotModified),
     ] {
         let s = Shadowed::new(Fake::says(status, ""), Fake::says(200, "")).await;

@@ -25,21 +25,46 @@ use crate::compare::{Answer, Answers, Compare, Diff};
 /// # let _ = metadata;
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Metadata(Vec<HeaderName>);
+pub struct Metadata {
+    names: Vec<HeaderName>,
+    redacted: Vec<HeaderName>,
+}
 
 impl Metadata {
     /// These and no others.
     pub fn new(names: impl IntoIterator<Item = HeaderName>) -> Self {
-        Self(names.into_iter().collect())
+        Self { names: names.into_iter().collect(), redacted: Vec::new() }
+    }
+
+    /// The values of these are compared and never shown.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_migration::compare::{Compare, grpc::{ExactMessages, Metadata}};
+    ///
+    /// // In place of `GrpcStatus`, where texts of errors may hold secrets.
+    /// let names = ["grpc-status", "grpc-message"].map(HeaderName::from_static);
+    /// let status = Metadata::new(names.clone()).redact([names[1].clone()]);
+    /// let comparer = status.and(ExactMessages);
+    /// # let _ = comparer;
+    /// ```
+    #[must_use]
+    pub fn redact(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.redacted.extend(names);
+        self
     }
 }
 
 impl Compare for Metadata {
     fn compare(&self, answers: &Answers<'_>) -> Diff {
-        self.0.iter().fold(Diff::none(), |diff, name| {
+        self.names.iter().fold(Diff::none(), |diff, name| {
             let (authority, other) = (values(answers.authority, name), values(answers.other, name));
             let differs = authority != other;
             let what = format!("metadata {name}");
+            let shown = |values: &[Bytes]| match self.redacted.contains(name) {
+                true if !values.is_empty() => "(redacted)".to_owned(),
+                _ => shown(values),
+            };
             diff.and(Diff::when(differs, what, shown(&authority), shown(&other)))
         })
     }
@@ -119,6 +144,21 @@ mod tests {
         assert_eq!(diff(&["x", "z"], &a, &c), "metadata x: \"1, 2\" against \"2, 1\"");
         let none = answer(&[], &[]);
         assert_eq!(diff(&["y"], &none, &b), "metadata y: \"(absent)\" against \"2\"");
+    }
+
+    #[test]
+    fn secrets_are_compared_and_not_shown() {
+        let token = HeaderName::from_static("x-token");
+        let found = |a: &Answer, b: &Answer| {
+            let metadata = Metadata::new([token.clone()]).redact([token.clone()]);
+            metadata.compare(&Answers::of(a, b)).to_string()
+        };
+        let (a, b) =
+            (answer(&[("x-token", "hunter2")], &[]), answer(&[("x-token", "hunter3")], &[]));
+        assert_eq!(found(&a, &b), "metadata x-token: \"(redacted)\" against \"(redacted)\"");
+        let none = answer(&[], &[]);
+        assert_eq!(found(&none, &b), "metadata x-token: \"(absent)\" against \"(redacted)\"");
+        assert_eq!(found(&a, &a.clone()), "no difference");
     }
 
     #[test]

@@ -23,10 +23,11 @@
 //!
 //! # Limits
 //!
-//! Of one pair of answers, at most 32 differences between messages are listed,
-//! then one more that says so. Compressed messages are unpacked up to 16 MiB in
-//! all for each side; what is over it, or cannot be unpacked, is compared as it
-//! was sent, and the difference says why.
+//! Of one pair of answers, 32 places at which messages differ are listed, with three
+//! differences of each, then one line that says that there are more. Compressed
+//! messages are unpacked up to 16 MiB in all for each side; what is over it, or
+//! compressed in a way that is not known, is skipped with the reason. What is damaged is
+//! compared as it was sent, and the difference says so.
 
 mod decoded;
 mod messages;

@@ -14,15 +14,13 @@ pub(super) struct Proto<'a> {
     kind: Kind,
     /// Nobody wrote it: it is what a field is by default.
     is_default: bool,
+    /// Bytes of a message that no rule looks into.
+    is_opaque: bool,
 }
 
 impl<'a> Proto<'a> {
     pub(super) const fn of(value: &'a Value, kind: Kind) -> Self {
-        Self { value: Cow::Borrowed(value), kind, is_default: false }
-    }
-
-    fn below(value: Cow<'a, Value>, kind: Kind) -> Self {
-        Self { value, kind, is_default: false }
+        Self { value: Cow::Borrowed(value), kind, is_default: false, is_opaque: false }
     }
 }
 
@@ -40,8 +38,21 @@ impl<'a> Node<'a> for Proto<'a> {
                 Some(Open::Bool(value)) => Open::Bool(value),
                 Some(Open::Number(text)) => Open::Number(text.into_owned().into()),
                 Some(Open::Text(text)) => Open::Text(text.into_owned().into()),
+                Some(Open::Name(text)) => Open::Name(text.into_owned().into()),
                 Some(Open::List(_) | Open::Object(_) | Open::Map(_)) => empty(value),
             },
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match &*self.value {
+            Value::String(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            // Opened, it is one reference for each.
+            Value::List(values) => values.len() * 64,
+            Value::Map(entries) => entries.len() * 64,
+            Value::Message(message) => message.descriptor().fields().len() * 64,
+            _ => 8,
         }
     }
 
@@ -51,6 +62,10 @@ impl<'a> Node<'a> for Proto<'a> {
 
     fn is_shown(&self) -> bool {
         !self.is_default
+    }
+
+    fn is_opaque(&self) -> bool {
+        self.is_opaque
     }
 }
 
@@ -96,17 +111,18 @@ fn scalar<'v>(value: &'v Value, kind: &Kind) -> Option<Open<'v, Proto<'v>>> {
         Value::U32(value) => Open::Number(value.to_string().into()),
         Value::U64(value) => Open::Number(value.to_string().into()),
         // One that is no number is equal to any other: both sides say so.
-        Value::F32(value) if value.is_finite() => Open::Number(value.to_string().into()),
-        Value::F64(value) if value.is_finite() => Open::Number(value.to_string().into()),
+        // The sign of a zero says nothing.
+        Value::F32(value) if value.is_finite() => Open::Number((value + 0.0).to_string().into()),
+        Value::F64(value) if value.is_finite() => Open::Number((value + 0.0).to_string().into()),
         Value::F32(value) => Open::Text(value.to_string().into()),
         Value::F64(value) => Open::Text(value.to_string().into()),
         Value::String(text) => Open::Text(text.into()),
-        Value::Bytes(bytes) => Open::Text(bytes.escape_ascii().to_string().into()),
+        Value::Bytes(bytes) => Open::Name(bytes.escape_ascii().to_string().into()),
         Value::EnumNumber(number) => {
             let value = kind.as_enum().and_then(|kind| kind.get_value(*number));
             match value {
-                Some(value) => Open::Text(value.name().to_owned().into()),
-                None => Open::Text(number.to_string().into()),
+                Some(value) => Open::Name(value.name().to_owned().into()),
+                None => Open::Name(number.to_string().into()),
             }
         }
         Value::Message(_) | Value::List(_) | Value::Map(_) => return None,
@@ -116,12 +132,14 @@ fn scalar<'v>(value: &'v Value, kind: &Kind) -> Option<Open<'v, Proto<'v>>> {
 /// The fields that are there, and those that nobody can tell from their default.
 fn fields(message: &DynamicMessage) -> Vec<(Cow<'_, str>, Proto<'_>)> {
     let mut members = Vec::new();
+    let is_any = message.descriptor().full_name() == "google.protobuf.Any";
     for field in message.descriptor().fields() {
         let there = message.has_field(&field);
         if there || !field.supports_presence() {
             let value = message.get_field(&field);
-            let below = Proto::below(value, field.kind());
-            members.push((name_of(&field), Proto { is_default: !there, ..below }));
+            let (kind, is_default) = (field.kind(), !there);
+            let is_opaque = is_any && field.name() == "value";
+            members.push((name_of(&field), Proto { value, kind, is_default, is_opaque }));
         }
     }
     for (extension, value) in message.extensions() {

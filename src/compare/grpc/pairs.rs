@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    compare::{Answer, Answers, Diff, findings::Findings},
+    compare::{Answer, Answers, Diff, InconclusiveReason, SkipReason, findings::Findings},
     protocol::grpc::{
         frames::{Frame, FrameError, frames},
         packing::Encoding,
@@ -14,7 +14,8 @@ use crate::{
 const UNPACKED: usize = 16 << 20;
 
 /// Calls `differ` for each pair of messages that are not the same bytes.
-/// What is no message, or cannot be unpacked, is compared as it was sent.
+/// What is no message, or is damaged, is compared as it was sent; what may be right
+/// and cannot be looked into is skipped.
 pub(super) fn each_pair(
     answers: &Answers<'_>,
     how: How,
@@ -30,7 +31,8 @@ pub(super) fn each_pair(
         }
     };
     if a.len() != b.len() {
-        found.add(Diff::of("number of messages", a.len(), b.len()));
+        let place = "number of messages";
+        found.add(place, || Diff::of(place, a.len(), b.len()));
     }
     let (mut left, mut right) = (Unpacker::of(authority), Unpacker::of(other));
     for (at, (a, b)) in a.iter().zip(&b).enumerate() {
@@ -41,13 +43,27 @@ pub(super) fn each_pair(
         if same && !how.tells_apart {
             continue;
         }
+        if answers.context.is_late() {
+            found.unclear(InconclusiveReason::Deadline);
+            break;
+        }
         match (left.unpack(a), right.unpack(b)) {
             (Ok(a), Ok(b)) if a == b && !how.tells_apart => {}
             (Ok(a), Ok(b)) => differ(at, &a, &b, &mut found),
             (Err(_), _) | (_, Err(_)) if same => {}
+            (Err(FrameError::TooLarge { .. }), _) | (_, Err(FrameError::TooLarge { .. })) => {
+                found.unclear(SkipReason::TooLarge);
+                break;
+            }
+            (Err(FrameError::UnknownEncoding { .. }), _)
+            | (_, Err(FrameError::UnknownEncoding { .. })) => {
+                found.unclear(SkipReason::Encoding);
+            }
             (Err(error), _) | (_, Err(error)) => {
                 let what = format!("message {at} ({error})");
-                found.add(as_sent(how, &what, (a, &left.encoding), (b, &right.encoding)));
+                found.add("message", || {
+                    as_sent(how, &what, (a, &left.encoding), (b, &right.encoding))
+                });
             }
         }
     }

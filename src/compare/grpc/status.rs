@@ -10,7 +10,8 @@ use crate::{
 /// in the trailers).
 ///
 /// Details (`grpc-status-details-bin`) are metadata: see
-/// [`Metadata`](super::Metadata).
+/// [`Metadata`](super::Metadata). The text is shown; where it may hold secrets, take
+/// [`Metadata::redact`](super::Metadata::redact) for both.
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};

@@ -1,6 +1,9 @@
 //! A value that has not been parsed.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+};
 
 use serde::{
     Deserializer,
@@ -42,19 +45,56 @@ impl<'a> Node<'a> for Value<'a> {
         }
     }
 
+    fn weight(&self) -> usize {
+        self.0.len()
+    }
+
     fn text(&self) -> Cow<'a, str> {
         Cow::Borrowed(self.0)
     }
 }
 
-/// A text without its quotes and escapes. One that is no Unicode (half of a
-/// surrogate pair) stays as it is written.
+/// Stands before what is no Unicode, and is doubled where it stands for itself: no
+/// text of JSON has a use for it.
+const ODD: char = '\u{fdd0}';
+
+/// A text without its quotes and escapes. Half of a surrogate pair, which is no
+/// Unicode, stands for itself and for nothing else.
 fn unquoted(text: &str) -> Cow<'_, str> {
     let inner = text.get(1..text.len() - 1).unwrap_or_default();
-    if !inner.contains('\\') {
+    if !inner.contains(['\\', ODD]) {
         return Cow::Borrowed(inner);
     }
-    serde_json::from_str::<String>(text).map_or(Cow::Borrowed(inner), Cow::Owned)
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    // Read as bytes, halves of surrogate pairs are no error.
+    deserializer.deserialize_bytes(Odd).map_or(Cow::Borrowed(inner), Cow::Owned)
+}
+
+struct Odd;
+
+impl Visitor<'_> for Odd {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<String, E> {
+        let mut text = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            for letter in chunk.valid().chars() {
+                text.push(letter);
+                if letter == ODD {
+                    text.push(ODD);
+                }
+            }
+            for byte in chunk.invalid() {
+                // A `String` takes everything.
+                let _ = write!(text, "{ODD}{byte:02x}");
+            }
+        }
+        Ok(text)
+    }
 }
 
 /// The members of an object, all of one name included.

@@ -1,21 +1,20 @@
 //! Lists: in their order, without one, or matched by a member.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hasher,
-};
-
-use siphasher::sip128::{Hasher128, SipHasher13};
+use std::collections::{HashMap, VecDeque};
 
 use super::{
-    Node, Open,
+    Node,
     held::Held,
-    walk::{Walk, held, prepared},
-    way::{Applied, Frame, ListOrder, Step},
+    pairing::Pairing,
+    walk::Walk,
+    way::{Frame, ListOrder, Step},
 };
-use crate::{compare::findings::Findings, stage::Side};
+use crate::{
+    compare::{SkipReason, findings::Findings},
+    stage::Side,
+};
 
-/// How many elements without an equal are tried with each other.
+/// How many elements are tried with each other.
 const TRIED: usize = 64;
 
 impl Walk<'_> {
@@ -40,36 +39,55 @@ impl Walk<'_> {
     }
 
     fn sets<'a, N: Node<'a>>(&mut self, a: Vec<Held<N>>, b: Vec<Held<N>>, frame: Frame) {
-        let (mine, theirs) = (self.context.authority, self.context.other);
-        let mut there: HashMap<u128, VecDeque<usize>> = HashMap::new();
-        for (at, element) in b.iter().enumerate() {
-            let canonical = self.element(element, at, theirs, frame);
-            there.entry(canonical).or_default().push_back(at);
-        }
-        let mut b: Vec<_> = b.into_iter().map(Some).collect();
-        let mut left = Vec::new();
-        for (at, element) in a.into_iter().enumerate() {
-            let canonical = self.element(&element, at, mine, frame);
-            match there.get_mut(&canonical).and_then(VecDeque::pop_front) {
-                Some(equal) => b[equal] = None,
-                None => left.push((at, element)),
+        let a = self.elements(a, self.context.authority, frame);
+        let b = self.elements(b, self.context.other, frame);
+        let mut pairing = Pairing::of(
+            a.iter().map(|element| element.canonical),
+            b.iter().map(|element| element.canonical),
+        );
+        if self.rules.are_lenient() {
+            // Of long lists, only what has no equal is tried.
+            let short = a.len() <= TRIED && b.len() <= TRIED;
+            let (mine, theirs) = if short { pairing.all() } else { pairing.alone() };
+            if mine.len() <= TRIED && theirs.len() <= TRIED {
+                pairing.widen(&mine, &theirs, |mine, theirs| {
+                    self.alike(mine, &a[mine].value, &b[theirs].value, frame)
+                });
             }
         }
-        let mut others: Vec<_> =
-            b.into_iter().enumerate().filter_map(|(at, b)| Some((at, b?))).collect();
-        if self.rules.are_lenient() && left.len() <= TRIED && others.len() <= TRIED {
-            left.retain(|(at, mine)| {
-                let like = |(_, theirs): &(usize, Held<N>)| self.alike(*at, mine, theirs, frame);
-                let found = others.iter().position(like);
-                found.map(|found| others.remove(found)).is_none()
-            });
+        if self.stopped.is_some() {
+            return;
         }
-        for (at, element) in left {
-            self.below(&Step::Index(at), Some(element), None, frame);
+        let (mine, theirs) = pairing.alone();
+        let deep = |all: &[Element<N>], alone: &[usize]| alone.iter().any(|at| all[*at].deep);
+        // What is too deep to be read may be equal to what is, on the other side.
+        let unclear = deep(&a, &mine) && deep(&b, &theirs);
+        if unclear {
+            self.found.unclear(SkipReason::TooDeep);
         }
-        for (at, element) in others {
-            self.below(&Step::Index(at), None, Some(element), frame);
+        for at in mine.into_iter().filter(|at| !(unclear && a[*at].deep)) {
+            self.below(&Step::Index(at), Some(a[at].value.clone()), None, frame);
         }
+        for at in theirs.into_iter().filter(|at| !(unclear && b[*at].deep)) {
+            self.below(&Step::Index(at), None, Some(b[at].value.clone()), frame);
+        }
+    }
+
+    fn elements<'a, N: Node<'a>>(
+        &mut self,
+        values: Vec<Held<N>>,
+        side: Side,
+        frame: Frame,
+    ) -> Vec<Element<N>> {
+        let mut elements = Vec::with_capacity(values.len());
+        for (at, value) in values.into_iter().enumerate() {
+            let outer = std::mem::replace(&mut self.deep, false);
+            let canonical = self.element(&value, at, side, frame);
+            let deep = std::mem::replace(&mut self.deep, outer);
+            self.deep |= deep;
+            elements.push(Element { value, canonical, deep });
+        }
+        elements
     }
 
     /// Whether two elements are equal by the rules.
@@ -80,10 +98,15 @@ impl Walk<'_> {
         theirs: &Held<N>,
         frame: Frame,
     ) -> bool {
+        if self.stopped.is_some() {
+            return false;
+        }
         let found = std::mem::take(&mut self.found);
+        let outer = std::mem::replace(&mut self.tries, true);
         self.below(&Step::Index(at), Some(mine.clone()), Some(theirs.clone()), frame);
+        self.tries = outer;
         let tried: Findings = std::mem::replace(&mut self.found, found);
-        tried.is_empty()
+        self.stopped.is_none() && tried.is_empty()
     }
 
     fn matched<'a, N: Node<'a>>(
@@ -112,99 +135,12 @@ impl Walk<'_> {
             }
         }
     }
+}
 
-    /// What an element is matched by. `None`: it does not say.
-    fn identity<'a, N: Node<'a>>(
-        &mut self,
-        element: &Held<N>,
-        at: usize,
-        name: &str,
-        side: Side,
-        frame: Frame,
-    ) -> Option<u128> {
-        let Open::Object(members) = element.open() else { return None };
-        let (below, back) = self.enter(frame, &Step::Index(at));
-        let members = self.members(members, side, below);
-        let member = members.into_iter().find(|(own, _)| own == name);
-        let identity = member.map(|(name, member)| {
-            let (below, back) = self.enter(below, &Step::Name(&name));
-            let identity = self.canonical(&member, side, below);
-            self.leave(&back);
-            identity
-        });
-        self.leave(&back);
-        identity.flatten()
-    }
-
-    fn element<'a, N: Node<'a>>(
-        &mut self,
-        element: &Held<N>,
-        at: usize,
-        side: Side,
-        frame: Frame,
-    ) -> u128 {
-        let (below, back) = self.enter(frame, &Step::Index(at));
-        let canonical = self.canonical(element, side, below);
-        self.leave(&back);
-        canonical.unwrap_or(0)
-    }
-
-    /// A number that is the same for values that are equal by all rules but those
-    /// that tolerate. `None`: the value is as good as absent.
-    fn canonical<'a, N: Node<'a>>(
-        &mut self,
-        value: &Held<N>,
-        side: Side,
-        frame: Frame,
-    ) -> Option<u128> {
-        let applied: Applied<'_> = self.applied(frame);
-        if applied.ignored {
-            return None;
-        }
-        let value = prepared(Some(value.clone()), &applied, side)?;
-        let mut hash = SipHasher13::new();
-        let mut write = |kind: u8, text: &str| {
-            hash.write_u8(kind);
-            hash.write(text.as_bytes());
-        };
-        match value.open() {
-            Open::Null => write(0, ""),
-            Open::Bool(value) => write(1, if value { "t" } else { "f" }),
-            Open::Number(number) => write(2, &self.rules.numbers.canonical(&number)),
-            Open::Text(text) => write(3, &text),
-            // Deeper than the walk goes: by its letters.
-            Open::List(_) | Open::Object(_) | Open::Map(_) if frame.depth > self.rules.depth => {
-                write(4, value.field().text());
-            }
-            Open::List(elements) => {
-                let mut parts = Vec::with_capacity(elements.len());
-                for (at, element) in held(elements).iter().enumerate() {
-                    parts.push(self.element(element, at, side, frame));
-                }
-                if !matches!(applied.list, ListOrder::Ordered) {
-                    parts.sort_unstable();
-                }
-                hash.write_u8(5);
-                parts.iter().for_each(|part| hash.write_u128(*part));
-            }
-            Open::Object(members) | Open::Map(members) => {
-                let mut parts = Vec::with_capacity(members.len());
-                for (name, member) in self.members(members, side, frame) {
-                    let (below, back) = self.enter(frame, &Step::Name(&name));
-                    let part = self.canonical(&member, side, below);
-                    self.leave(&back);
-                    parts.extend(part.map(|part| (name, part)));
-                }
-                // Stable: members of one name keep their order.
-                parts.sort_by(|(a, _), (b, _)| a.cmp(b));
-                hash.write_u8(6);
-                for (name, part) in &parts {
-                    hash.write_usize(name.len());
-                    hash.write(name.as_bytes());
-                    hash.write_u128(*part);
-                }
-            }
-        }
-        Some(hash.finish128().as_u128())
-    }
+/// An element of a list without order.
+struct Element<N> {
+    value: Held<N>,
+    canonical: Option<u128>,
+    /// It is deeper than the walk goes, or something in it is.
+    deep: bool,
 }

@@ -26,10 +26,12 @@
 //! Where several rules fit one place, `ignore` and `redact` hold in any case, and of
 //! the others of one kind the one that was given last.
 
+mod canonical;
 mod field;
 mod held;
 mod lists;
 mod number;
+mod pairing;
 mod shown;
 mod tolerance;
 mod walk;
@@ -213,8 +215,11 @@ impl Rules {
     }
 
     /// The list there has no order: it is equal to one of the same elements, each as
-    /// often. Elements that are a little apart are matched up to 64 of them; beyond,
-    /// only equal ones are.
+    /// often. Where a rule lets values be a little apart, as many elements are matched
+    /// as can be, of lists of up to 64; of longer ones equal elements first, and then up
+    /// to 64 others. Sets in sets in sets are a lot of work: what would take more than
+    /// reading the document 256 times over is skipped, with the reason
+    /// [`TooLarge`](super::SkipReason::TooLarge).
     ///
     /// # Errors
     ///
@@ -251,7 +256,7 @@ impl Rules {
 
     /// A member of this side is called something else on the other: what `pattern`
     /// names is taken for `name`, in the same object. In all other patterns it has
-    /// its new name.
+    /// its new name; [`redact`](Self::redact) holds by either.
     ///
     /// # Errors
     ///

@@ -35,6 +35,7 @@ impl Numbers {
             Self::Text => false,
             Self::Value => match (Decimal::of(a), Decimal::of(b)) {
                 (Some(a), Some(b)) => a == b,
+                (None, None) => beyond(a) == beyond(b),
                 _ => false,
             },
             Self::Binary64 => match (a.parse::<f64>(), b.parse::<f64>()) {
@@ -52,7 +53,7 @@ impl Numbers {
                 Some(Decimal { negative, digits, exponent }) => {
                     format!("{}{digits}e{exponent}", if negative { "-" } else { "" })
                 }
-                None => text.to_owned(),
+                None => beyond(text),
             },
             Self::Binary64 => match text.parse::<f64>() {
                 // The sign of a zero says nothing.
@@ -63,13 +64,25 @@ impl Numbers {
     }
 }
 
+/// A number with an exponent that no machine has room for: as it is written, but for
+/// what says nothing.
+fn beyond(text: &str) -> String {
+    let text = text.to_ascii_lowercase();
+    let Some((mantissa, exponent)) = text.split_once('e') else { return text };
+    let (sign, digits) = match exponent.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", exponent.trim_start_matches('+')),
+    };
+    format!("{mantissa}e{sign}{}", digits.trim_start_matches('0'))
+}
+
 /// A decimal number: its digits without zeros at either end, and the power of ten
 /// that the last one stands for.
 #[derive(Debug, PartialEq, Eq)]
 struct Decimal {
     negative: bool,
     digits: String,
-    exponent: i64,
+    exponent: i128,
 }
 
 impl Decimal {
@@ -80,8 +93,8 @@ impl Decimal {
             None => (false, text),
         };
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => (mantissa, exponent.parse().ok()?),
-            None => (text, 0_i64),
+            Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+            None => (text, None),
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let all = [whole, fraction].concat();
@@ -91,7 +104,8 @@ impl Decimal {
         if digits.is_empty() {
             return Some(Self { negative: false, digits: String::new(), exponent: 0 });
         }
-        let shift = i64::try_from(dropped).ok()? - i64::try_from(fraction.len()).ok()?;
+        let exponent: i128 = exponent.map_or(Ok(0), str::parse).ok()?;
+        let shift = i128::try_from(dropped).ok()? - i128::try_from(fraction.len()).ok()?;
         let exponent = exponent.checked_add(shift)?;
         Some(Self { negative, digits: digits.to_owned(), exponent })
     }
@@ -117,8 +131,20 @@ mod tests {
             ("1e400", "1e401", [false, false, true]),
             ("1e400", "10e399", [true, false, true]),
             ("0.3", "0.30000000000000004", [false, false, false]),
-            ("1e99999999999999999999", "1e99999999999999999999", [true, true, true]),
+            ("1e99999999999999999999", "10e99999999999999999998", [true, false, true]),
             ("1e99999999999999999999", "1e99999999999999999998", [false, false, true]),
+            ("0e99999999999999999999", "0", [true, false, true]),
+            // More than the machine has room for.
+            (
+                "1e9999999999999999999999999999999999999999",
+                "1E+09999999999999999999999999999999999999999",
+                [true, false, true],
+            ),
+            (
+                "1e9999999999999999999999999999999999999999",
+                "1e-9999999999999999999999999999999999999999",
+                [false, false, false],
+            ),
             ("18446744073709551616", "18446744073709551616.000", [true, false, true]),
         ] {
             let all = [Value, Text, Binary64];

@@ -1,10 +1,10 @@
 //! What a difference shows, and what it keeps to itself.
 
-use std::{borrow::Cow, fmt::Write};
+use std::fmt::Write;
 
 use super::{
     Node, Open,
-    held::Held,
+    held::{Held, Member, unnamed},
     walk::Walk,
     way::{Frame, Step},
 };
@@ -24,36 +24,66 @@ impl Walk<'_> {
         b: Option<&Held<N>>,
         frame: Frame,
     ) {
-        // Else a number and a text of the same letters would look alike.
-        let quoted = match (a, b) {
-            (Some(a), Some(b)) => a.field().kind() != b.field().kind(),
-            _ => false,
-        };
-        let mut shown = |held: Option<&Held<N>>| match held {
+        if self.stopped.is_some() {
+            return;
+        }
+        // Both are put back below: what is rendered may go down from here.
+        let place = std::mem::take(&mut self.place);
+        let mut found = std::mem::take(&mut self.found);
+        let at = if place.is_empty() { "body" } else { &place };
+        found.add(at, || {
+            let whole = self.path.is_empty() && self.before.is_empty();
+            let what = format!("{}{}", self.before, if whole { "body" } else { &self.path });
+            // Else a number and a text of the same letters would look alike.
+            let quoted = match (a, b) {
+                (Some(a), Some(b)) => a.field().kind() != b.field().kind(),
+                _ => false,
+            };
+            let a = self.shown(a, self.context.authority, quoted, frame);
+            let b = self.shown(b, self.context.other, quoted, frame);
+            Diff::at(at, what.trim_end(), a, b)
+        });
+        (self.found, self.place) = (found, place);
+    }
+
+    fn shown<'a, N: Node<'a>>(
+        &mut self,
+        held: Option<&Held<N>>,
+        side: Side,
+        quoted: bool,
+        frame: Frame,
+    ) -> String {
+        match held {
             None => ABSENT.to_owned(),
-            Some(_) if frame.hidden => "(redacted)".to_owned(),
+            Some(held) if self.hides(held, frame) => "(redacted)".to_owned(),
             Some(held) => match held.open() {
-                Open::Text(text) if !quoted => text.into_owned(),
+                Open::Text(text) | Open::Name(text) if !quoted => text.into_owned(),
                 _ => {
                     let mut text = String::new();
-                    self.render(&mut text, held, frame);
+                    self.render(&mut text, held, side, frame);
                     text
                 }
             },
-        };
-        let (a, b) = (shown(a), shown(b));
-        let path = if self.path.is_empty() && self.before.is_empty() { "body" } else { &self.path };
-        let place = if self.place.is_empty() { "body" } else { &self.place };
-        let what = format!("{}{path}", self.before);
-        self.found.add(Diff::at(place, what.trim_end(), a, b));
+        }
+    }
+
+    /// Whether a value is secret, or may hold a secret that no rule can name.
+    fn hides<'a, N: Node<'a>>(&self, held: &Held<N>, frame: Frame) -> bool {
+        frame.hidden || (held.is_opaque() && self.rules.redact_anything())
     }
 
     /// A value as JSON, cut where it is long and blank where it is secret.
-    fn render<'a, N: Node<'a>>(&mut self, text: &mut String, held: &Held<N>, frame: Frame) {
+    fn render<'a, N: Node<'a>>(
+        &mut self,
+        text: &mut String,
+        held: &Held<N>,
+        side: Side,
+        frame: Frame,
+    ) {
         if text.len() > LONG {
             return;
         }
-        if frame.hidden {
+        if self.hides(held, frame) {
             text.push_str("(redacted)");
             return;
         }
@@ -62,7 +92,7 @@ impl Walk<'_> {
             Open::Null => write!(text, "null"),
             Open::Bool(value) => write!(text, "{value}"),
             Open::Number(number) => write!(text, "{}", cut(&number)),
-            Open::Text(of) => write!(text, "{:?}", cut(&of)),
+            Open::Text(of) | Open::Name(of) => write!(text, "{:?}", cut(&of)),
             Open::List(elements) => {
                 text.push('[');
                 for (at, element) in elements.into_iter().enumerate() {
@@ -71,41 +101,38 @@ impl Walk<'_> {
                     }
                     text.push_str(if at == 0 { "" } else { "," });
                     let (below, back) = self.enter(frame, &Step::Index(at));
-                    self.render(text, &Held::Node(element), below);
+                    self.render(text, &Held::Node(element), side, below);
                     self.leave(&back);
                 }
                 write!(text, "]")
             }
-            Open::Object(members) => self.render_members(text, members, frame),
-            Open::Map(members) => self.render_members(text, members, frame.of_entries()),
+            Open::Object(members) => {
+                let members = self.members(members, side, frame);
+                self.render_members(text, members, side, frame)
+            }
+            Open::Map(entries) => {
+                self.render_members(text, unnamed(entries), side, frame.of_entries())
+            }
         };
     }
 
     fn render_members<'a, N: Node<'a>>(
         &mut self,
         text: &mut String,
-        members: Vec<(Cow<'a, str>, N)>,
+        members: Vec<Member<'a, N>>,
+        side: Side,
         frame: Frame,
     ) -> std::fmt::Result {
         text.push('{');
         let mut comma = "";
-        for (name, node) in members {
-            let member = Held::Node(node);
-            if text.len() > LONG || !member.is_shown() {
+        for member in members {
+            if text.len() > LONG || !member.value.is_shown() {
                 continue;
             }
-            // By either side's name, secret is secret.
-            let hidden = Side::ALL.into_iter().any(|side| {
-                let known = self.renamed(Cow::Borrowed(&*name), side, frame);
-                let (below, back) = self.enter(frame, &Step::Name(&known));
-                self.leave(&back);
-                below.hidden
-            });
-            let (below, back) = self.enter(frame, &Step::Name(&name));
-            let below = below.hidden_if(hidden);
-            let shown = if frame.entries && below.hidden { "*" } else { cut(&name) };
+            let (below, back) = self.enter(frame, &member.step(None));
+            let shown = if frame.entries && below.hidden { "*" } else { cut(&member.name) };
             let _ = write!(text, "{comma}{shown:?}:");
-            self.render(text, &member, below);
+            self.render(text, &member.value, side, below);
             self.leave(&back);
             comma = ",";
         }

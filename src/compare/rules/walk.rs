@@ -7,19 +7,27 @@ use std::{
 
 use super::{
     Action, Duplicates, Field, Node, Open, Rules, Tolerance,
-    held::Held,
+    held::{Held, Member, unnamed},
     way::{Applied, Frame, Step},
 };
 use crate::{
-    compare::{Context, Diff, InconclusiveReason, SkipReason, findings::Findings},
+    compare::{Context, Diff, InconclusiveReason, SkipReason, Unclear, findings::Findings},
     stage::Side,
 };
+
+/// How much is read between two looks at the clock, about in bytes.
+const BETWEEN_LOOKS: usize = 64 << 10;
+
+/// How often a document may be read over to try which elements of its lists are alike.
+const TRIALS: usize = 256;
 
 /// One walk over two documents.
 pub(in crate::compare) struct Walk<'r> {
     pub(super) rules: &'r Rules,
     pub(super) context: Context,
     pub(super) found: Findings,
+    /// Why the walk has ended before its end.
+    pub(super) stopped: Option<Unclear>,
     /// What comes before the pointer, such as `message 3 `.
     pub(super) before: String,
     /// Where the walk is, and where that is counted.
@@ -27,29 +35,41 @@ pub(in crate::compare) struct Walk<'r> {
     pub(super) place: String,
     /// How far each rule's pattern has come, for each place on the way.
     pub(super) states: Vec<(u16, u16)>,
-    steps: u32,
+    /// What has been read since the clock was looked at, and what may still be read
+    /// for trials.
+    read: usize,
+    trials: usize,
+    /// Within a trial: nothing that is found there is shown.
+    pub(super) tries: bool,
+    /// A value has been met that is deeper than the walk goes.
+    pub(super) deep: bool,
     tells_apart: bool,
     renames: bool,
 }
 
 impl<'r> Walk<'r> {
-    /// Walks two documents. `before` is put before each pointer.
+    /// Walks two documents of so many bytes together. `before` is put before each
+    /// pointer.
     pub(in crate::compare) fn over<'a, N: Node<'a>>(
         rules: &'r Rules,
         context: Context,
         before: String,
-        a: N,
-        b: N,
+        size: usize,
+        (a, b): (N, N),
     ) -> Diff {
         let mut walk = Self {
             rules,
             context,
             found: Findings::default(),
+            stopped: None,
             before,
             path: String::new(),
             place: String::new(),
             states: Vec::new(),
-            steps: 0,
+            read: 0,
+            trials: size.saturating_mul(TRIALS).saturating_add(BETWEEN_LOOKS),
+            tries: false,
+            deep: false,
             tells_apart: rules.tell_sides_apart(),
             renames: rules.rename_anything(),
         };
@@ -60,20 +80,33 @@ impl<'r> Walk<'r> {
         }
         let root = walk.frame(0, 1, false);
         walk.pair(Some(Held::Node(a)), Some(Held::Node(b)), root);
+        if let Some(reason) = walk.stopped {
+            walk.found.unclear(reason);
+        }
         walk.found.end()
     }
 
-    /// Whether there is no time for more. The clock is asked now and then.
-    fn is_late(&mut self) -> bool {
-        if self.found.why() == Some(InconclusiveReason::Deadline.into()) {
+    /// Whether the walk has ended: there is no time, or no use, for more. The clock is
+    /// asked now and then.
+    pub(super) fn has_ended(&mut self, weight: usize) -> bool {
+        if self.stopped.is_some() {
             return true;
         }
-        self.steps = self.steps.wrapping_add(1);
-        if self.steps.is_multiple_of(256) && self.context.is_late() {
-            self.found.unclear(InconclusiveReason::Deadline);
-            return true;
+        let weight = weight.saturating_add(64);
+        self.read += weight;
+        if self.read >= BETWEEN_LOOKS {
+            self.read = 0;
+            if self.context.is_late() {
+                self.stopped = Some(InconclusiveReason::Deadline.into());
+            }
         }
-        false
+        if self.tries {
+            self.trials = self.trials.saturating_sub(weight);
+            if self.trials == 0 {
+                self.stopped = Some(SkipReason::TooLarge.into());
+            }
+        }
+        self.stopped.is_some()
     }
 
     /// Two values of which one may be missing.
@@ -83,7 +116,8 @@ impl<'r> Walk<'r> {
         b: Option<Held<N>>,
         frame: Frame,
     ) {
-        if self.found.is_full() || self.is_late() {
+        let weight = |held: &Option<Held<N>>| held.as_ref().map_or(0, Held::weight);
+        if self.found.is_full() || self.has_ended(weight(&a) + weight(&b)) {
             return;
         }
         let applied = self.applied(frame);
@@ -129,6 +163,7 @@ impl<'r> Walk<'r> {
             (Open::Text(a), Open::Text(b)) => {
                 a == b || applied.tolerance.is_some_and(|t| t.allows(&a, &b))
             }
+            (Open::Name(a), Open::Name(b)) => a == b,
             (Open::List(_) | Open::Object(_) | Open::Map(_), _)
                 if frame.depth > self.rules.depth =>
             {
@@ -146,11 +181,7 @@ impl<'r> Walk<'r> {
                 return;
             }
             (Open::Map(a), Open::Map(b)) => {
-                let frame = frame.of_entries();
-                let members = |all: Vec<_>| -> Vec<_> {
-                    all.into_iter().map(|(name, node)| (name, Held::Node(node))).collect()
-                };
-                self.objects(members(a), members(b), frame);
+                self.objects(unnamed(a), unnamed(b), frame.of_entries());
                 return;
             }
             _ => false,
@@ -166,65 +197,80 @@ impl<'r> Walk<'r> {
         members: Vec<(Cow<'a, str>, N)>,
         side: Side,
         frame: Frame,
-    ) -> Vec<(Cow<'a, str>, Held<N>)> {
-        let mut named = Vec::with_capacity(members.len());
-        for (name, node) in members {
-            let name = if self.renames { self.renamed(name, side, frame) } else { name };
-            named.push((name, Held::Node(node)));
+    ) -> Vec<Member<'a, N>> {
+        let mut named = unnamed(members);
+        if self.renames {
+            for member in &mut named {
+                let other = self.renamed(&member.name, side.other(), frame);
+                if let Some(known) = self.renamed(&member.name, side, frame) {
+                    member.others.push(std::mem::replace(&mut member.name, known));
+                }
+                member.others.extend(other);
+            }
         }
         if self.rules.duplicates == Duplicates::LastWins {
             let mut last = HashMap::new();
-            for (at, (name, _)) in named.iter().enumerate() {
-                last.insert(name.to_string(), at);
+            for (at, member) in named.iter().enumerate() {
+                last.insert(member.name.to_string(), at);
             }
             let mut at = 0..;
-            named.retain(|(name, _)| last.get(&**name).copied() == at.next());
+            named.retain(|member| last.get(&*member.name).copied() == at.next());
         }
         named
     }
 
-    pub(super) fn renamed<'a>(
-        &mut self,
-        name: Cow<'a, str>,
-        side: Side,
-        frame: Frame,
-    ) -> Cow<'a, str> {
-        let (below, back) = self.enter(frame, &Step::Name(&name));
+    /// What a member of this side is called by a rule.
+    fn renamed<'a>(&mut self, name: &str, side: Side, frame: Frame) -> Option<Cow<'a, str>> {
+        let (below, back) = self.enter(frame, &Step::Name(name));
         let to = self.actions(below).filter_map(|action| match action {
             Action::Rename(of, to) if *of == side => Some(to),
             _ => None,
         });
         let to = to.last().map(|to| Cow::Owned(to.to_string()));
         self.leave(&back);
-        to.unwrap_or(name)
+        to
     }
 
     fn objects<'a, N: Node<'a>>(
         &mut self,
-        a: Vec<(Cow<'a, str>, Held<N>)>,
-        b: Vec<(Cow<'a, str>, Held<N>)>,
+        a: Vec<Member<'a, N>>,
+        b: Vec<Member<'a, N>>,
         frame: Frame,
     ) {
-        if a.len() == b.len() && a.iter().zip(&b).all(|((a, _), (b, _))| a == b) {
-            for ((name, a), (_, b)) in a.into_iter().zip(b) {
-                self.below(&Step::Name(&name), Some(a), Some(b), frame);
+        if a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.name == b.name) {
+            for (a, b) in a.iter().zip(&b) {
+                self.member(Some(a), Some(b), frame);
             }
             return;
         }
         // Of each name the first with the first, and so on.
-        let mut theirs: BTreeMap<Cow<'a, str>, VecDeque<Held<N>>> = BTreeMap::new();
-        for (name, b) in b {
-            theirs.entry(name).or_default().push_back(b);
+        let mut theirs: BTreeMap<Cow<'a, str>, VecDeque<Member<'a, N>>> = BTreeMap::new();
+        for b in b {
+            theirs.entry(b.name.clone()).or_default().push_back(b);
         }
-        for (name, a) in a {
-            let b = theirs.get_mut(&name).and_then(VecDeque::pop_front);
-            self.below(&Step::Name(&name), Some(a), b, frame);
+        for a in a {
+            let b = theirs.get_mut(&a.name).and_then(VecDeque::pop_front);
+            self.member(Some(&a), b.as_ref(), frame);
         }
-        for (name, left) in theirs {
-            for b in left {
-                self.below(&Step::Name(&name), None, Some(b), frame);
-            }
+        for b in theirs.into_values().flatten() {
+            self.member(None, Some(&b), frame);
         }
+    }
+
+    /// Two members of one name, of which one may be missing.
+    fn member<'a, N: Node<'a>>(
+        &mut self,
+        a: Option<&Member<'a, N>>,
+        b: Option<&Member<'a, N>>,
+        frame: Frame,
+    ) {
+        let step = match (a, b) {
+            (Some(a), b) => a.step(b),
+            (None, Some(b)) => b.step(None),
+            (None, None) => return,
+        };
+        let value = |member: Option<&Member<'a, N>>| Some(member?.value.clone());
+        self.below(&step, value(a), value(b), frame);
     }
 
     pub(super) fn below<'a, N: Node<'a>>(
@@ -234,7 +280,7 @@ impl<'r> Walk<'r> {
         b: Option<Held<N>>,
         frame: Frame,
     ) {
-        if self.found.is_full() {
+        if self.found.is_full() || self.stopped.is_some() {
             return;
         }
         // Most are equal: those need no path.

@@ -1,6 +1,7 @@
 //! Where a walk is, and which rules hold there.
 
 use super::{Action, Convert, Same, Tolerance, shown::cut, walk::Walk};
+use crate::pattern::reach;
 
 /// How much a path may grow before it is cut, in bytes.
 const LONGEST_PATH: usize = 300;
@@ -22,11 +23,6 @@ impl Frame {
         self.entries = true;
         self
     }
-
-    pub(super) fn hidden_if(mut self, hidden: bool) -> Self {
-        self.hidden |= hidden;
-        self
-    }
 }
 
 /// What to go back to.
@@ -38,6 +34,8 @@ pub(super) struct Back {
 
 pub(super) enum Step<'s> {
     Name(&'s str),
+    /// One that a side, or both, calls something else.
+    Renamed(&'s str, Vec<&'s str>),
     Index(usize),
 }
 
@@ -106,19 +104,32 @@ impl<'r> Walk<'r> {
         let back =
             Back { states: self.states.len(), path: self.path.len(), place: self.place.len() };
         let index;
-        let name = match step {
-            Step::Name(name) => name,
+        let (name, others) = match step {
+            Step::Name(name) => (*name, &[][..]),
+            Step::Renamed(name, others) => (*name, &**others),
             Step::Index(at) => {
                 index = at.to_string();
-                &*index
+                (&*index, &[][..])
             }
         };
+        // Where the states of the present rule begin: those of one are side by side.
+        let (mut present, mut first) = (None, back.states);
         for at in frame.from..frame.to {
             let (rule, position) = self.states[at];
-            let (pattern, _) = &self.rules.rules[usize::from(rule)];
+            if present != Some(rule) {
+                (present, first) = (Some(rule), self.states.len());
+            }
+            let (pattern, action) = &self.rules.rules[usize::from(rule)];
             let states = &mut self.states;
-            let reach = |position| states.push((rule, position as u16));
-            pattern.step(usize::from(position), |own| own == name, reach);
+            let mut to = |name| {
+                let reach = |position| reach(states, first, (rule, position as u16));
+                pattern.step(usize::from(position), |own| own == name, reach);
+            };
+            to(name);
+            // Secret is secret, by whatever name.
+            if matches!(action, Action::Redact) {
+                others.iter().copied().for_each(to);
+            }
         }
         let below = self.frame(back.states, frame.depth + 1, frame.hidden);
         let masked = frame.hidden || (frame.entries && below.hidden);

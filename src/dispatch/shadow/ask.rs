@@ -18,6 +18,7 @@ use crate::{
     compare::{Context, Diff, FailReason, InconclusiveReason, SkipReason, Verdict},
     protocol::Protocol,
     stage::{Outcome, Side},
+    text::short,
 };
 
 /// An answer, and what it holds of its room: for as long as anybody looks at it.
@@ -49,7 +50,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             self.progress.enter(Phase::Ready);
         }
         let error = |error: S::Error| {
-            Found::of(Verdict::Failed(FailReason::Error)).with_error(error.to_string())
+            Found::of(Verdict::Failed(FailReason::Error)).with_error(short(&error))
         };
         service.ready().await.map_err(error)?;
         if first {
@@ -71,12 +72,12 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let answer = match answer {
             Ok(answer) => answer,
             Err(refusal) if said == Outcome::Refused => {
-                return Ok(Seen::Refusal(refusal.to_string()));
+                return Ok(Seen::Refusal(short(&refusal)));
             }
             Err(failure) => return Err(error(failure)),
         };
-        if side == self.stage.authority() && protocol.comparable(&answer).is_err() {
-            return Err(skipped(SkipReason::AuthorityFailed));
+        if side == self.stage.authority() {
+            protocol.comparable(&answer).map_err(skipped)?;
         }
         match protocol.capture(whole, answer, self.settings.capturing()).await {
             Ok((captured, room)) => {
@@ -150,10 +151,13 @@ impl<P: Send + Sync + 'static> Shadow<P> {
     {
         let settings = Arc::clone(&self.settings);
         let inline = settings.limits.compare_inline;
-        let long = settings.protocol.compares_long(&first.0, &second.0, inline);
+        // A comparer of the user's has a part in it.
+        let long = || settings.protocol.compares_long(&first.0, &second.0, inline);
+        let Ok(long) = catch_unwind(AssertUnwindSafe(long)) else { return Err(panicked()) };
         let (whole, first, second) = (Arc::clone(whole), Arc::clone(first), Arc::clone(second));
         let compare = move || {
-            let compare = || settings.protocol.compare(&whole, &first.0, &second.0, context);
+            let compare =
+                || settings.protocol.compare(&whole, &first.0, &second.0, context).listed();
             catch_unwind(AssertUnwindSafe(compare))
         };
         let compared = if long {
@@ -178,11 +182,13 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         } else {
             compare()
         };
-        compared.map_err(|_| {
-            tracing::error!(target: "tower_migration", "a comparer panicked");
-            failed(FailReason::ComparerPanicked)
-        })
+        compared.map_err(|_| panicked())
     }
+}
+
+fn panicked() -> Found {
+    tracing::error!(target: "tower_migration", "a comparer panicked");
+    failed(FailReason::ComparerPanicked)
 }
 
 pub(super) const fn lost(error: CaptureError) -> SkipReason {

@@ -111,8 +111,11 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             Ok(read) => read,
             Err(found) => return (found, None),
         };
+        // Until it is known that they do not: what ends in between is unresolved.
+        self.progress.set_differed(true);
         let found = match self.compare(&last.whole, &last.mine, &theirs).await {
             Ok(diff) if diff.differences().is_empty() => {
+                self.progress.set_differed(!diff.is_empty());
                 Found::of(diff.why_unclear().map_or(Verdict::Match, Verdict::from))
             }
             Ok(_) if last.raced.raced() => inconclusive(InconclusiveReason::Raced),
@@ -232,6 +235,8 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 Err(found) => return found,
             };
             contradicted.extend(again.contradicted);
+            // Where not all places are listed, nothing is known of those that are not.
+            let cut = is_cut(&diff) || is_cut(&again.diff);
             let still = |place: &String| {
                 again.diff.differences().iter().any(|now| now.place == *place)
                     && !contradicted.contains(place)
@@ -250,8 +255,12 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             if let Err(found) = self.comparable_sides(self.stage.authority().other()) {
                 return found;
             }
-            let places: Vec<_> = diff.differences().iter().map(|d| d.place.clone()).collect();
+            let listed = diff.differences().iter().filter(|found| !found.is_further());
+            let places: Vec<_> = listed.map(|found| found.place.clone()).collect();
             let stays: Vec<_> = places.iter().filter(|place| still(place)).cloned().collect();
+            if stays.is_empty() && cut {
+                return inconclusive(InconclusiveReason::Unlisted);
+            }
             if stays.is_empty() {
                 // Each place has healed, or is noise.
                 contradicted.retain(|place| places.contains(place));
@@ -263,15 +272,21 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 return Found { contradicted, ..inconclusive(reason) };
             }
             diff = again.diff.only(|difference| stays.contains(&difference.place));
+            if cut {
+                diff = diff.and(Diff::further());
+            }
         }
         contradicted.sort();
         contradicted.dedup();
         let differs = diff.differences().to_vec();
         let noise = self.settings.core.report.known_noise(&self.route, &differs);
         let diff = diff.only(|difference| !noise.contains(&difference.place));
-        let verdict = match diff.differences().is_empty() {
-            true => Verdict::Inconclusive(InconclusiveReason::Noise),
-            false => Verdict::Mismatch(diff),
+        let verdict = match diff.differences() {
+            [] => Verdict::Inconclusive(InconclusiveReason::Noise),
+            [further] if further.is_further() => {
+                Verdict::Inconclusive(InconclusiveReason::Unlisted)
+            }
+            _ => Verdict::Mismatch(diff),
         };
         Found { verdict, error: None, differs, contradicted }
     }
@@ -295,7 +310,8 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let theirs = self.ask(other.again(), side.other(), &last.whole).await?;
         let diff = self.compare(&last.whole, &mine, &theirs).await?;
         let contradicted = self.compare_itself(&last.whole, &last.mine, &mine).await?;
-        let contradicted = contradicted.differences().iter().map(|d| d.place.clone()).collect();
+        let places = contradicted.differences().iter().filter(|found| !found.is_further());
+        let contradicted = places.map(|found| found.place.clone()).collect();
         // Since the answer before, the pause included: what a write has changed in it
         // is no contradiction, and noise that was not told from it is no difference.
         let was_raced = last.raced.raced();
@@ -317,14 +333,21 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         // A panic of the authority says nothing about the other side.
         let asked = self.ask(authority.again(), self.stage.authority(), whole);
         match CatchPanic::new(asked).await {
-            Ok(Ok(Seen::Answer(mine)))
-                if self.settings.protocol.comparable_whole(&mine.0).is_ok() =>
-            {
+            Ok(Ok(Seen::Answer(mine))) => {
+                self.settings.protocol.comparable_whole(&mine.0).map_err(skipped)?;
                 Ok(mine)
             }
-            _ => Err(skipped(SkipReason::AuthorityFailed)),
+            Ok(Ok(Seen::Refusal(_))) => Err(skipped(SkipReason::AuthorityRefused)),
+            // What it said is gone; that it did not answer is not.
+            Ok(Err(found)) if matches!(found.verdict, Verdict::Skipped(_)) => Err(found),
+            Ok(Err(_)) | Err(_) => Err(skipped(SkipReason::AuthorityFailed)),
         }
     }
+}
+
+/// Whether there are more places than are listed.
+fn is_cut(diff: &Diff) -> bool {
+    diff.differences().iter().any(Difference::is_further)
 }
 
 /// What reading again has shown.

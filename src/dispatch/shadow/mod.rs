@@ -44,6 +44,8 @@ use crate::{
 /// What a shadow task starts from.
 pub(super) struct Start<A, O, W, N> {
     pub(super) stage: Stage,
+    /// Of the report's count.
+    pub(super) generation: u64,
     pub(super) keys: Keys,
     pub(super) authority: Ready<A>,
     pub(super) other: Ready<O>,
@@ -69,6 +71,7 @@ pub(super) fn start<P, A, O, Req>(
 {
     let Start {
         stage,
+        generation,
         keys,
         authority,
         other,
@@ -93,6 +96,7 @@ pub(super) fn start<P, A, O, Req>(
             route: settings.route_of(&request),
             settings,
             stage,
+            generation,
             keys,
             deadline,
             authority_took,
@@ -110,9 +114,19 @@ pub(super) fn start<P, A, O, Req>(
     tokio::spawn(task.instrument(span));
 }
 
+/// A sampled read that is not compared.
+#[derive(Clone, Copy)]
+pub(super) struct Skipped<'a> {
+    pub(super) route: &'a Arc<str>,
+    pub(super) stage: Stage,
+    pub(super) generation: u64,
+    pub(super) reason: SkipReason,
+}
+
 struct Shadow<P> {
     settings: Arc<Settings<P>>,
     stage: Stage,
+    generation: u64,
     keys: Keys,
     deadline: Instant,
     authority_took: Duration,
@@ -162,13 +176,27 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let path = last.as_ref().map(|last| self.settings.protocol.noise_path(&last.whole));
         let is_measured = path.is_some_and(|path| self.settings.noise.may(path));
         let wants_noise = path.is_some_and(|path| self.wants_noise(&found.verdict, path));
+        let unresolved = match &found.verdict {
+            Verdict::Match
+            | Verdict::Mismatch(_)
+            | Verdict::Inconclusive(
+                InconclusiveReason::Transient
+                | InconclusiveReason::Noise
+                | InconclusiveReason::NotModified,
+            ) => false,
+            Verdict::Inconclusive(_) | Verdict::Skipped(_) | Verdict::Failed(_) => {
+                self.progress.differed()
+            }
+        };
         self.settings.core.report.count(&Finding {
+            generation: self.generation,
             route: &self.route,
             request: &label,
             authority: self.stage.authority(),
             verdict: &found.verdict,
             differs: &found.differs,
             contradicted: &found.contradicted,
+            unresolved,
             authority_took: Some(self.authority_took),
             other_took,
             is_measured,
@@ -275,15 +303,18 @@ impl<P> Settings<P> {
     }
 
     /// A sampled read that is not compared, known before its task began.
-    pub(super) fn skipped(&self, route: &Arc<str>, keys: Keys, stage: Stage, reason: SkipReason) {
+    pub(super) fn skipped(&self, skipped: Skipped<'_>, keys: Keys) {
+        let Skipped { route, stage, generation, reason } = skipped;
         let read = not_compared(Arc::clone(route), keys, stage, reason);
         self.core.report.count(&Finding {
+            generation,
             route,
             request: &read.request,
             authority: read.authority,
             verdict: &read.verdict,
             differs: &[],
             contradicted: &[],
+            unresolved: false,
             authority_took: None,
             other_took: None,
             is_measured: false,

@@ -46,7 +46,8 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let read = match timeout_at(self.deadline, asked).await {
             Ok(Ok(diff)) => match (last.raced.raced(), diff.why_unclear()) {
                 (false, None) => {
-                    self.settings.core.report.count_noise(&self.route, diff.differences());
+                    let report = &self.settings.core.report;
+                    report.count_noise(self.generation, &self.route, diff.differences());
                     match diff.is_empty() {
                         true => NoiseRead::Same,
                         false => NoiseRead::Differs,

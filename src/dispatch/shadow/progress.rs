@@ -15,6 +15,8 @@ pub(super) struct Progress {
     pub(super) other_said: AtomicU8,
     /// The client has the whole of the authority's answer, and so has the layer.
     pub(super) mine: AtomicBool,
+    /// The two sides' first answers are not known to be equal.
+    differed: AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,14 @@ impl Progress {
 
     pub(super) fn is(&self, phase: Phase) -> bool {
         self.phase.load(Ordering::Relaxed) == phase as u8
+    }
+
+    pub(super) fn set_differed(&self, differed: bool) {
+        self.differed.store(differed, Ordering::Relaxed);
+    }
+
+    pub(super) fn differed(&self) -> bool {
+        self.differed.load(Ordering::Relaxed)
     }
 
     pub(super) fn mine_has_ended(&self) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Durations, Evidence, LegCounts, ShadowCounts, Timing};
+use super::{Durations, Evidence, LegCounts, Timing};
 use crate::{
     flag::{Core, End, Kind, core::locked},
     stage::{Side, Stage},
@@ -18,7 +18,6 @@ pub(in crate::flag) struct Entered {
     pub(in crate::flag) epoch: u64,
     pub(in crate::flag) at: Instant,
     legs: Arc<[(Kind, LegTally)]>,
-    shadows: ShadowCounts,
 }
 
 /// How legs of one kind ended, and how long they took, ever.
@@ -57,8 +56,7 @@ impl LegTally {
 impl Entered {
     /// At the start of a process, before anything was counted.
     pub(in crate::flag) fn first(stage: Stage, epoch: u64) -> Self {
-        let shadows = ShadowCounts::default();
-        Self { stage, epoch, at: Instant::now(), legs: [].into(), shadows }
+        Self { stage, epoch, at: Instant::now(), legs: [].into() }
     }
 
     /// What had been counted when the stage was entered.
@@ -91,7 +89,6 @@ impl Core {
             epoch,
             at: Instant::now(),
             legs: Kind::all().map(|kind| (kind, self.tally(kind))).collect(),
-            shadows: self.counters.verdicts(),
         };
         *locked(&self.entered) = Arc::new(entered);
         self.report.reset();
@@ -99,11 +96,6 @@ impl Core {
 
     /// What shadow reads show is counted from here on, without any step.
     pub(in crate::flag) fn count_reads_anew(&self) {
-        let mut entered = locked(&self.entered);
-        let Entered { stage, epoch, at, ref legs, .. } = **entered;
-        let (legs, shadows) = (Arc::clone(legs), self.counters.verdicts());
-        *entered = Arc::new(Entered { stage, epoch, at, legs, shadows });
-        drop(entered);
         self.report.reset();
     }
 
@@ -123,19 +115,11 @@ impl Core {
         let writes = |side| since(Kind::write(side)).and(&since(Kind::other_write(side)));
         let reads = |side| since(Kind::read(side)).and(&since(Kind::shadow(side)));
         let timing = |side| Timing { reads: reads(side).durations, writes: writes(side).durations };
-        let now = self.counters.verdicts();
-        let before = entered.shadows;
         Evidence {
             from,
             to: from.next().unwrap_or(from),
             lasted: entered.at.elapsed(),
-            shadows: ShadowCounts {
-                matches: now.matches.saturating_sub(before.matches),
-                mismatches: now.mismatches.saturating_sub(before.mismatches),
-                inconclusive: now.inconclusive.saturating_sub(before.inconclusive),
-                skipped: now.skipped.saturating_sub(before.skipped),
-                failed: now.failed.saturating_sub(before.failed),
-            },
+            shadows: self.report.verdicts(),
             places: self.report.places(),
             other_writes: writes(other).counts,
             other_shadows: reads(other).counts,

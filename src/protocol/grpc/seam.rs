@@ -234,14 +234,14 @@ where
     fn comparable(&self, answer: &Response<RB>) -> Result<(), SkipReason> {
         match code::in_head(answer.status(), answer.headers()) {
             None | Some(tonic::Code::Ok) => Ok(()),
-            Some(_) => Err(SkipReason::AuthorityFailed),
+            Some(code) => Err(no_answer(code)),
         }
     }
 
     fn comparable_whole(&self, answer: &Answer) -> Result<(), SkipReason> {
         match code::at_end(answer.status, &answer.headers, answer.trailers.as_ref()) {
             tonic::Code::Ok => Ok(()),
-            _ => Err(SkipReason::AuthorityFailed),
+            code => Err(no_answer(code)),
         }
     }
 
@@ -369,7 +369,7 @@ where
     }
 
     fn compares_long(&self, authority: &Answer, other: &Answer, inline: usize) -> bool {
-        answers::compares_long(authority, other, inline)
+        answers::compares_long(&self.compare, authority, other, inline)
     }
 
     fn route(&self, whole: &WholeRequest) -> Arc<str> {
@@ -393,5 +393,13 @@ where
 impl HasKeys for Grpc {
     fn has_keys(&self) -> bool {
         !self.keys.is_empty()
+    }
+}
+
+/// Why there is nothing to compare with a call that ended so.
+fn no_answer(code: tonic::Code) -> SkipReason {
+    match code::outcome(code) {
+        Outcome::Unknown => SkipReason::AuthorityFailed,
+        _ => SkipReason::AuthorityRefused,
     }
 }

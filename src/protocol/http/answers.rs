@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, header};
+use http::{HeaderMap, HeaderName, Method, Response, header};
 use http_body::Body;
 #[cfg(feature = "grpc")]
 use http_body::Frame;
@@ -15,7 +15,7 @@ use crate::{
         AnswerBody, Broken, Capture, CaptureError, CollectError, Collected, ReadAhead, Room,
         SaysWhere, Sink, collect, read_on,
     },
-    compare::Answer,
+    compare::{Answer, Compare},
     flag::Mark,
 };
 
@@ -210,8 +210,53 @@ pub(crate) async fn drain_sized<RB: Body<Data = Bytes>>(
     Ok(())
 }
 
-/// Whether two answers differ and are long.
-pub(crate) fn compares_long(authority: &Answer, other: &Answer, inline: usize) -> bool {
+/// Whether it may take long to compare two answers: they are long, or would be once
+/// they are unpacked, and there is a reason to look into them.
+pub(crate) fn compares_long(
+    comparer: &dyn Compare,
+    authority: &Answer,
+    other: &Answer,
+    inline: usize,
+) -> bool {
     let (a, b) = (&authority.body, &other.body);
-    a.len() + b.len() > inline && a != b
+    let packed = |answer: &Answer| {
+        let names = [header::CONTENT_ENCODING, HeaderName::from_static("grpc-encoding")];
+        let values = names.iter().flat_map(|name| answer.headers.get_all(name));
+        !answer.body.is_empty() && values.into_iter().any(|value| value != "identity")
+    };
+    // The cheaper questions first: most answers are equal, and short.
+    let long = || a.len() + b.len() > inline || packed(authority) || packed(other);
+    (a != b || comparer.looks_into_equal()) && long()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, StatusCode};
+
+    use super::*;
+    use crate::compare::{ExactBody, Normalised};
+
+    #[test]
+    fn what_takes_long_is_what_is_long_once_it_is_looked_into() {
+        let answer = |body: &'static str| Answer::new(StatusCode::OK, body);
+        let packed = |body, name: &'static str, how: &'static str| {
+            let mut answer = answer(body);
+            answer.headers.insert(name, HeaderValue::from_static(how));
+            answer
+        };
+        let normalised: Normalised<_> = ExactBody.normalised(|_, _| ());
+        let long =
+            |comparer: &dyn Compare, a: &Answer, b: &Answer| compares_long(comparer, a, b, 5);
+        assert!(!long(&ExactBody, &answer("ab"), &answer("abc")), "short");
+        assert!(long(&ExactBody, &answer("abc"), &answer("abd")), "long");
+        assert!(!long(&ExactBody, &answer("abc"), &answer("abc")), "equal");
+        assert!(long(&normalised, &answer("abc"), &answer("abc")), "looked into all the same");
+        assert!(!long(&normalised, &answer("a"), &answer("a")));
+        // A few bytes can be megabytes.
+        for name in ["content-encoding", "grpc-encoding"] {
+            assert!(long(&ExactBody, &packed("a", name, "gzip"), &answer("b")), "{name}");
+            assert!(!long(&ExactBody, &packed("a", name, "identity"), &answer("b")), "{name}");
+            assert!(!long(&ExactBody, &packed("a", name, "gzip"), &answer("a")), "{name}");
+        }
+    }
 }

@@ -246,7 +246,8 @@ where
         match answer.status() {
             status if status.is_success() => Ok(()),
             StatusCode::NOT_MODIFIED => Err(SkipReason::NotModified),
-            _ => Err(SkipReason::AuthorityFailed),
+            status if outcome(status) == Outcome::Unknown => Err(SkipReason::AuthorityFailed),
+            _ => Err(SkipReason::AuthorityRefused),
         }
     }
 
@@ -314,7 +315,7 @@ where
     }
 
     fn compares_long(&self, authority: &Answer, other: &Answer, inline: usize) -> bool {
-        answers::compares_long(authority, other, inline)
+        answers::compares_long(&self.compare, authority, other, inline)
     }
 
     fn route(&self, whole: &WholeRequest) -> Arc<str> {

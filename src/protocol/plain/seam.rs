@@ -183,7 +183,8 @@ where
     fn comparable(&self, answer: &Res) -> Result<(), SkipReason> {
         match said(self.judge.as_deref(), Ok(answer)) {
             Outcome::Applied => Ok(()),
-            _ => Err(SkipReason::AuthorityFailed),
+            Outcome::Unknown => Err(SkipReason::AuthorityFailed),
+            _ => Err(SkipReason::AuthorityRefused),
         }
     }
 

@@ -85,10 +85,14 @@ async fn a_comparer_of_ones_own_says_what_differs() {
 
 #[tokio::test(start_paused = true)]
 async fn only_applied_answers_are_compared() {
-    for reply in [Ok(Answer::Rejected), Err(StoreError::NotFound), Err(StoreError::Broken)] {
+    for (reply, reason) in [
+        (Ok(Answer::Rejected), SkipReason::AuthorityRefused),
+        (Err(StoreError::NotFound), SkipReason::AuthorityRefused),
+        (Err(StoreError::Broken), SkipReason::AuthorityFailed),
+    ] {
         let rig = Rig::new(Store::says(reply), Store::well()).at(Stage::WriteBoth).await;
         let verdict = rig.verdict_of(get("a")).await;
-        assert_eq!(verdict, Verdict::Skipped(SkipReason::AuthorityFailed));
+        assert_eq!(verdict, Verdict::Skipped(reason));
         assert_eq!(rig.new.count(), 0);
     }
 }

@@ -1,3 +1,5 @@
+mod hard;
+
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
@@ -410,6 +412,13 @@ fn a_long_list_of_differences_is_cut() {
     let list = |of: &str| format!("[{}]", vec![of; 1_000].join(","));
     let found =
         Json::new().documents(list("1").as_bytes(), list("2").as_bytes(), Context::new(Side::Old));
+    assert_eq!(found.differences().len(), 3);
+    let members: Vec<_> = (0..1_000).map(|n| format!("\"m{n}\":1")).collect();
+    let found = Json::new().documents(
+        format!("{{{}}}", members.join(",")).as_bytes(),
+        b"{}",
+        Context::new(Side::Old),
+    );
     assert_eq!(found.differences().len(), 33);
     let long = format!("\"{}\"", "ü".repeat(100_000));
     let found = diff(&long, "1");

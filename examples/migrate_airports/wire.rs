@@ -21,12 +21,20 @@ pub(crate) type Answer = Result<(StatusCode, Bytes), String>;
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
     address: SocketAddr,
+    patience: Duration,
     http: Client<HttpConnector, Full<Bytes>>,
 }
 
 impl Wire {
     pub(crate) fn to(address: SocketAddr) -> Self {
-        Self { address, http: Client::builder(TokioExecutor::new()).build_http() }
+        let http = Client::builder(TokioExecutor::new()).build_http();
+        Self { address, patience: PATIENCE, http }
+    }
+
+    /// For what takes its time: all rows are copied, or compared.
+    pub(crate) const fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     pub(crate) async fn send(&self, method: Method, path: &str, body: Bytes) -> Answer {
@@ -42,9 +50,9 @@ impl Wire {
             let body = answer.into_body().collect().await.map_err(causes)?;
             Ok((status, body.to_bytes()))
         };
-        match timeout(PATIENCE, answered).await {
+        match timeout(self.patience, answered).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no answer in {PATIENCE:?}")),
+            Err(_) => Err(format!("no answer in {:?}", self.patience)),
         }
     }
 }

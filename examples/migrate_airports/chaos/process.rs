@@ -75,7 +75,7 @@ impl Service {
         let listener = tokio::spawn(listen(stdout, tell, Arc::clone(&told)));
         let up = timeout(PATIENCE, up).await.map_err(|_| "the service does not come up")?;
         let up = up.map_err(|_| "the service ended before it was up")?;
-        let wire = Wire::to(up.address);
+        let wire = Wire::to(up.address).patient(PATIENCE * 4);
         Ok(Self { child, _stdin: stdin, told, listener, up, wire })
     }
 

@@ -32,6 +32,7 @@ impl Wire {
     }
 
     /// For what takes its time: all rows are copied, or compared.
+    #[allow(dead_code, reason = "the example `restart` shares this file, and has no such thing")]
     pub(crate) const fn patient(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self

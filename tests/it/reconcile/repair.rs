@@ -114,7 +114,8 @@ async fn a_key_that_never_heals_is_parked_with_its_error_and_holds_up_no_other()
     world.tables.way(1, None);
     world.tables.way(2, None);
     assert_eq!(repairing.retry_parked(), 2);
-    timeout(SECOND, world.healed()).await.unwrap();
+    // The one that panics may just have, and be kept for a second.
+    timeout(SECOND * 3, world.healed()).await.unwrap();
     world.tables.assert_equal();
 }
 

@@ -37,7 +37,7 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<Old, New, Both> {
+    pub(crate) enum State<Old, New, Both> {
         Old { #[pin] future: Old },
         New { #[pin] future: New },
         /// A dual write, a watched read, or a side that was not polled ready.
@@ -54,22 +54,12 @@ pub(crate) struct Alone<G> {
 }
 
 impl<Old, New, Both, P, Req, G> ResponseFuture<Old, New, Both, P, Req, G> {
-    #[inline]
-    pub(crate) fn old(future: Old, alone: Alone<G>) -> Self {
-        Self::with(State::Old { future }, alone)
-    }
-
-    #[inline]
-    pub(crate) fn new(future: New, alone: Alone<G>) -> Self {
-        Self::with(State::New { future }, alone)
-    }
-
     pub(crate) fn both(future: Both, glance: G) -> Self {
         Self::with(State::Both { future }, Alone { mark: None, began: None, glance })
     }
 
     #[inline]
-    fn with(state: State<Old, New, Both>, alone: Alone<G>) -> Self {
+    pub(crate) fn with(state: State<Old, New, Both>, alone: Alone<G>) -> Self {
         let Alone { mark, began, glance } = alone;
         Self { state, mark, began, glance, protocol: PhantomData }
     }
@@ -93,48 +83,57 @@ where
             // must not look as if the client had hung up.
             mark.set_end(End::Unknown);
         }
-        // The answer is handed on where it comes from: it is moved as seldom as
-        // can be.
-        let polled = match this.state.project() {
-            StateProj::Old { future } => match future.poll(cx) {
-                Poll::Ready(answer) => {
-                    return Poll::Ready(timed::<P, _, _, _>(this.glance, answer, mark, began));
-                }
-                Poll::Pending => Poll::Pending,
-            },
-            StateProj::New { future } => match future.poll(cx) {
-                Poll::Ready(answer) => {
-                    return Poll::Ready(timed::<P, _, _, _>(this.glance, answer, mark, began));
-                }
-                Poll::Pending => Poll::Pending,
-            },
+        // The answer is handed on where it comes from, and looked at by reference:
+        // each move of it is a copy.
+        let answer = match this.state.project() {
+            StateProj::Old { future } => future.poll(cx),
+            StateProj::New { future } => future.poll(cx),
             StateProj::Both { future } => return future.poll(cx),
         };
-        if let Some(mark) = mark {
-            mark.set_end(End::Dropped);
+        match answer {
+            Poll::Ready(Ok(answer)) => {
+                if let (Some(mark), Some(began)) = (&*mark, began) {
+                    mark.record(began.elapsed());
+                }
+                headed::<P, _, _, _>(this.glance, &answer, mark);
+                Poll::Ready(Ok(P::pass(answer, mark.take())))
+            }
+            Poll::Ready(Err(error)) => {
+                failed::<P, _, _, _>(this.glance, &error, mark.take());
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => {
+                if let Some(mark) = mark {
+                    mark.set_end(End::Dropped);
+                }
+                Poll::Pending
+            }
         }
-        polled
     }
 }
 
+/// Notes what the head of an answer says.
 #[inline]
-fn timed<P, Req, Res, E>(
-    glance: &P::Glance,
-    answer: Result<Res, E>,
-    mark: &mut Option<Mark>,
-    began: Option<Instant>,
-) -> Result<P::Answer, E>
+fn headed<P, Req, Res, E>(glance: &P::Glance, answer: &Res, mark: &mut Option<Mark>)
 where
     P: Protocol<Req, Res, E>,
 {
-    if let (Some(mark), Some(began), Ok(_)) = (&*mark, began, &answer) {
-        mark.record(began.elapsed());
+    if let Some(mark) = mark {
+        mark.set_head(P::glance(glance, Ok(answer)).map_or(End::Dropped, End::from));
     }
-    hand_on::<P, _, _, _>(glance, answer, mark.take())
+}
+
+#[inline]
+fn failed<P, Req, Res, E>(glance: &P::Glance, error: &E, mark: Option<Mark>)
+where
+    P: Protocol<Req, Res, E>,
+{
+    if let Some(mark) = mark {
+        mark.ended(P::glance(glance, Err(error)));
+    }
 }
 
 /// Hands the answer of a leg that runs alone on to the client.
-#[inline]
 pub(crate) fn hand_on<P, Req, Res, E>(
     glance: &P::Glance,
     answer: Result<Res, E>,
@@ -145,15 +144,11 @@ where
 {
     match answer {
         Ok(answer) => {
-            if let Some(mark) = &mut mark {
-                mark.set_head(P::glance(glance, Ok(&answer)).map_or(End::Dropped, End::from));
-            }
+            headed::<P, _, _, _>(glance, &answer, &mut mark);
             Ok(P::pass(answer, mark))
         }
         Err(error) => {
-            if let Some(mark) = mark {
-                mark.ended(P::glance(glance, Err(&error)));
-            }
+            failed::<P, _, _, _>(glance, &error, mark);
             Err(error)
         }
     }

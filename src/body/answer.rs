@@ -93,6 +93,7 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> AnswerBody<B, W> {
 
     /// The same, of an answer whose head says how long it is: a server may not
     /// ask for more than that, so it ends with the last byte.
+    #[inline]
     pub(crate) fn of_length(mut self, length: impl FnOnce() -> Option<u64>) -> Self {
         if self.mark.as_ref().is_some_and(Mark::is_write)
             && self.size_hint().exact().is_none()

@@ -1,7 +1,11 @@
 //! One leg of a request, whatever happens to it.
 
-use std::{future::poll_fn, pin::pin, task::Poll};
+use std::{
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
 
+use pin_project_lite::pin_project;
 use tokio::time::{Duration, timeout};
 use tower_service::Service;
 
@@ -46,18 +50,35 @@ where
             Err(error) => LegEnd::Error(error),
         }
     };
-    CatchPanic::new(run).await.unwrap_or_else(|Panicked| LegEnd::Panicked)
+    CatchPanic::new(pin!(run)).await.unwrap_or_else(|Panicked| LegEnd::Panicked)
 }
 
 /// Waits for `running`, until `patience` has run out.
-pub(super) async fn until<F: Future + Unpin>(
+pub(super) const fn until<F: Future + Unpin, P: Future>(
     running: &mut F,
-    patience: impl Future<Output = ()>,
-) -> Option<F::Output> {
-    let mut patience = pin!(patience);
-    poll_fn(|cx| match std::pin::Pin::new(&mut *running).poll(cx) {
-        Poll::Ready(end) => Poll::Ready(Some(end)),
-        Poll::Pending => patience.as_mut().poll(cx).map(|()| None),
-    })
-    .await
+    patience: P,
+) -> Until<'_, F, P> {
+    Until { running, patience }
+}
+
+pin_project! {
+    /// See [`until`]. No `async fn`: that would hold `patience` twice, as what it was
+    /// given and as what it pins, and these are nested.
+    pub(super) struct Until<'a, F, P> {
+        running: &'a mut F,
+        #[pin]
+        patience: P,
+    }
+}
+
+impl<F: Future + Unpin, P: Future> Future for Until<'_, F, P> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match Pin::new(&mut **this.running).poll(cx) {
+            Poll::Ready(end) => Poll::Ready(Some(end)),
+            Poll::Pending => this.patience.poll(cx).map(|_| None),
+        }
+    }
 }

@@ -24,6 +24,7 @@ use tower_service::Service;
 use crate::{
     compare::Noise,
     flag::{Core, Mark, Word},
+    future::Alone,
     layer::Limits,
     observe::{Event, Observer},
     protocol::Protocol,
@@ -112,6 +113,21 @@ impl<P> Settings<P> {
         }
     }
 
+    /// What goes with a leg that runs alone, and is about to begin.
+    #[inline]
+    pub(crate) fn alone<Req, Res, E>(&self, mark: impl Into<Option<Mark>>) -> Alone<P::Glance>
+    where
+        P: Protocol<Req, Res, E>,
+    {
+        let mut mark = mark.into();
+        if let Some(mark) = &mut mark {
+            // Dropped before its head, a write may still land.
+            mark.set_lingers(true);
+        }
+        let began = if self.durations { Some(now()) } else { None };
+        Alone { mark, began, glance: self.protocol.glancing() }
+    }
+
     fn observe(&self, event: &Event<'_>) {
         let observer = &self.observer;
         let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -122,6 +138,13 @@ impl<P> Settings<P> {
             tracing::error!(target: "tower_migration", "an observer panicked");
         }
     }
+}
+
+/// Apart: most requests are not timed.
+#[cold]
+#[inline(never)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// A service, and whether it has been polled ready. The readiness is used by

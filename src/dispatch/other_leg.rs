@@ -86,16 +86,17 @@ where
         let OtherLeg { service, mut hold, report } = other;
         let turn = hold.place.turn();
         let closing = self.closing(&hold.mark);
-        let run = {
+        // Boxed here: the task would carry it along otherwise, and is copied
+        // whenever tokio hands it on.
+        let mut running = {
             let (settings, record) = (Arc::clone(&settings), Arc::clone(&record));
             let whole = Arc::clone(&whole);
-            async move {
+            Box::pin(async move {
                 let end = leg(service, request, turn, settings.limits.ready_timeout).await;
                 OtherEnd::of(&settings, &record, &*whole, end).await
-            }
+            })
         };
         let task = async move {
-            let mut running = Box::pin(run);
             let limit = settings.limits.leg_timeout;
             let patience = async {
                 // In a call that goes both ways, one that has answered may have
@@ -125,10 +126,8 @@ where
                 let _ = until(&mut pin!(record.closed()), over).await;
                 sleep(settings.core.linger()).await;
             };
-            let patience = async {
-                let _ = until(&mut pin!(patience), closed).await;
-            };
-            match until(&mut running, patience).await {
+            let mut patience = pin!(patience);
+            match until(&mut running, until(&mut patience, closed)).await {
                 Some(end) => {
                     hold.mark.record(report.took());
                     let absorbed = matches!(end, OtherEnd::Absorbed);

@@ -120,6 +120,7 @@ impl Core {
     }
 
     /// Admits one leg, if the gate still says `word`.
+    #[inline]
     pub(crate) fn admit_leg(&self, word: Word, kind: Kind) -> Result<Mark, Word> {
         self.ledger.admit(&self.hot.gate, word, kind)
     }

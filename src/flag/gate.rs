@@ -115,6 +115,7 @@ impl Gate {
         Self(AtomicU64::new(word.0))
     }
 
+    #[inline]
     pub(crate) fn load(&self) -> Word {
         Word(self.0.load(Ordering::SeqCst))
     }

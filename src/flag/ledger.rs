@@ -116,6 +116,7 @@ impl Ledger {
         self.count(|_, _| true) == 0
     }
 
+    #[inline]
     fn shard(&'static self) -> &'static Shard {
         &self.shards[thread_index() & (self.shards.len() - 1)]
     }
@@ -266,8 +267,15 @@ impl Ledger {
     #[inline]
     fn wake_if(&self, awaited: bool) {
         if awaited {
-            self.ended.notify_waiters();
+            self.wake();
         }
+    }
+
+    /// Apart, so that the many ends that nobody waits for do not carry it along.
+    #[cold]
+    #[inline(never)]
+    fn wake(&self) {
+        self.ended.notify_waiters();
     }
 
     /// The gate has changed: waiters look again.

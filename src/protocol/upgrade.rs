@@ -52,6 +52,7 @@ impl Drop for Open {
 }
 
 /// Whether the request may leave HTTP.
+#[inline]
 pub(super) fn is_upgrade(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::CONNECT || headers.contains_key(header::UPGRADE)
 }

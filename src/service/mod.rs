@@ -8,13 +8,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
     dispatch::{Inner, Ready, Settings, closable, plain},
     flag::{BoxFuture, Kind, Mark},
-    future::{Alone, ResponseFuture},
+    future::{ResponseFuture, State},
     protocol::{Class, Http, Protocol},
     stage::{Operation, Side},
 };
@@ -153,18 +152,59 @@ where
         Poll::Ready(Ok(()))
     }
 
+    /// A request and an answer are a few hundred bytes each, and handing one on by
+    /// value through a function copies it, which costs more than everything else
+    /// here. So all is decided by looking at the request, and it is moved once.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let core = &self.settings.core;
-        core.ensure_published();
-        let protocol = &self.settings.protocol;
-        if let Some(dispatch) = protocol.dispatched(&request)
+        self.settings.core.ensure_published();
+        match self.way(&request) {
+            Way::Old(mark) => {
+                self.old_ready = false;
+                let alone = self.settings.alone(mark);
+                let future = self.old.call(request);
+                ResponseFuture::with(State::Old { future }, alone)
+            }
+            Way::New(mark) => {
+                self.new_ready = false;
+                let alone = self.settings.alone(mark);
+                let future = self.new.call(request);
+                ResponseFuture::with(State::New { future }, alone)
+            }
+            Way::Slow(side, mark) => self.serve(side, request, mark),
+            Way::More(class, sampled) => self.route(class, sampled, request),
+        }
+    }
+}
+
+/// Where a request goes.
+enum Way {
+    /// To a side that is ready, and nowhere else.
+    Old(Mark),
+    New(Mark),
+    /// To one side, about which something is special.
+    Slow(Side, Option<Mark>),
+    /// To both sides, perhaps.
+    More(Class, bool),
+}
+
+impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "it is half of `call`")]
+    fn way<Req>(&self, request: &Req) -> Way
+    where
+        Old: Inner<Req>,
+        P: Protocol<Req, Old::Response, Old::Error>,
+    {
+        let settings = &*self.settings;
+        let (core, protocol) = (&settings.core, &settings.protocol);
+        if let Some(dispatch) = protocol.dispatched(request)
             && dispatch.migration == core.id()
         {
             // Another layer of this migration has decided, and counts.
-            return self.serve(dispatch.side, request, None);
+            return Way::Slow(dispatch.side, None);
         }
-        let class = match protocol.classify(&request) {
+        let class = match protocol.classify(request) {
             Class::Unlisted => {
                 core.counters.unlisted(core.name());
                 Class::Write
@@ -183,8 +223,8 @@ where
             Class::Write => None,
             Class::Read if word.ramps() => None,
             Class::Read => {
-                sampled = self.settings.samples(word.stage());
-                let covered = self.settings.read_fallback.is_some();
+                sampled = settings.samples(word.stage());
+                let covered = settings.read_fallback.is_some();
                 (!sampled && !covered).then_some(Operation::Read)
             }
         };
@@ -193,15 +233,19 @@ where
             && (operation == Operation::Read || !word.holds())
             && let Ok(mark) = core.admit_leg(word, Kind::authority(operation, side))
         {
-            return self.serve(side, request, Some(mark));
+            let special = settings.name_writes || protocol.closes(request).is_some();
+            return match (side, self.old_ready, self.new_ready) {
+                (Side::Old, true, false) if !special => Way::Old(mark),
+                (Side::New, false, true) if !special => Way::New(mark),
+                _ => Way::Slow(side, Some(mark)),
+            };
         }
-        self.route(class, sampled, request)
+        Way::More(class, sampled)
     }
-}
 
-impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
-    /// One leg, on `side`, and nothing else.
-    #[inline]
+    /// One leg, on `side`: a write that has a name or may be broken off, or on a
+    /// side that was not polled ready, or not it alone.
+    #[inline(never)]
     fn serve<Req>(
         &mut self,
         side: Side,
@@ -245,15 +289,10 @@ impl<Old: Clone, New: Clone, P> Migration<Old, New, P> {
             };
             return ResponseFuture::both(future, glance);
         }
-        if let Some(mark) = &mut mark {
-            // Dropped before its head, a write may still land.
-            mark.set_lingers(true);
-        }
-        let began = self.settings.durations.then(Instant::now);
-        let alone = Alone { mark, began, glance };
+        let alone = self.settings.alone(mark);
         match side {
-            Side::Old => ResponseFuture::old(self.old.call(request), alone),
-            Side::New => ResponseFuture::new(self.new.call(request), alone),
+            Side::Old => ResponseFuture::with(State::Old { future: self.old.call(request) }, alone),
+            Side::New => ResponseFuture::with(State::New { future: self.new.call(request) }, alone),
         }
     }
 }

@@ -97,7 +97,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         &self,
         authority: &mut Ready<A>,
         other: Ready<O>,
-        teed: Teed<P::Watched, P::Pending>,
+        teed: &mut Option<Teed<P::Watched, P::Pending>>,
         label: &mut Arc<str>,
     ) -> (Found, LastOf<P, Req, A>)
     where
@@ -121,7 +121,8 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             Ok(_) if last.raced.raced() => inconclusive(InconclusiveReason::Raced),
             Ok(diff) => {
                 drop(theirs);
-                self.again(authority, &mut other_again, &mut last, diff).await
+                // Boxed: it is rare, and each shadow has room for what it may do.
+                Box::pin(self.again(authority, &mut other_again, &mut last, diff)).await
             }
             Err(found) => found,
         };
@@ -132,7 +133,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
     async fn first<O, Req>(
         &self,
         other: Ready<O>,
-        teed: Teed<P::Watched, P::Pending>,
+        teed: &mut Option<Teed<P::Watched, P::Pending>>,
         label: &mut Arc<str>,
     ) -> Result<(Last<P::Whole, P::Captured>, Seen<P::Captured>), Found>
     where
@@ -143,7 +144,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let protocol = &self.settings.protocol;
         let core = &self.settings.core;
         let other_side = self.stage.authority().other();
-        let Teed { request, answer, raced } = teed;
+        let Teed { request, answer, raced } = teed.take().expect("it is read once");
         self.progress.enter(Phase::Request);
         let whole = match protocol.watched(request).await {
             Ok(whole) => Arc::new(whole),

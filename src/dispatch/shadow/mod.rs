@@ -11,6 +11,7 @@ mod noise;
 mod progress;
 
 use std::{
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
@@ -103,15 +104,17 @@ pub(super) fn start<P, A, O, Req>(
             slot: Arc::new(slot),
             progress: Progress::default(),
         };
-        let teed = Teed { request, answer, raced };
-        let (end, took) = shadow.run(authority, other, teed).await;
+        // Lent, not given: each `async fn` on the way down would have room for it.
+        let mut teed = Some(Teed { request, answer, raced });
+        let (end, took) = shadow.run(authority, other, &mut teed).await;
         if let Some(took) = took {
             on_other.record(took);
         }
         on_other.set_end(end);
         again.unused();
     };
-    tokio::spawn(task.instrument(span));
+    // Boxed here: the task is large, and tokio copies what it is given a few times.
+    tokio::spawn(Box::pin(task).instrument(span));
 }
 
 /// A sampled read that is not compared.
@@ -143,7 +146,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         self,
         mut authority: Ready<A>,
         other: Ready<O>,
-        teed: Teed<P::Watched, P::Pending>,
+        teed: &mut Option<Teed<P::Watched, P::Pending>>,
     ) -> (End, Option<Duration>)
     where
         P: Protocol<Req, A::Response, A::Error>,
@@ -152,8 +155,10 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         Req: Send + 'static,
     {
         let mut label = Arc::from("");
-        let reading = self.read(&mut authority, other, teed, &mut label);
-        let found = timeout_at(self.deadline, CatchPanic::new(reading)).await;
+        let found = {
+            let reading = pin!(self.read(&mut authority, other, teed, &mut label));
+            timeout_at(self.deadline, CatchPanic::new(reading)).await
+        };
         let (found, last) = match found {
             Ok(Ok(found)) => found,
             Ok(Err(Panicked)) => (failed(FailReason::Panicked), None),
@@ -203,7 +208,8 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         });
         self.tell(found, label, other_took);
         if let Some(last) = last.filter(|_| wants_noise) {
-            self.measure_noise(&mut authority, &last).await;
+            // Boxed, as all that is rare: each shadow has room for what it may do.
+            Box::pin(self.measure_noise(&mut authority, &last)).await;
         }
         (end, other_took)
     }
@@ -296,10 +302,17 @@ impl<P> Settings<P> {
         }
         let free = self.shadows.available_permits() > 0;
         if !free {
-            self.core.report.no_slot();
-            self.verdict(&not_compared("".into(), Keys::none(), stage, SkipReason::NoSlot));
+            self.no_slot(stage);
         }
         free
+    }
+
+    /// Apart: it is no part of a read that is not sampled.
+    #[cold]
+    #[inline(never)]
+    fn no_slot(&self, stage: Stage) {
+        self.core.report.no_slot();
+        self.verdict(&not_compared("".into(), Keys::none(), stage, SkipReason::NoSlot));
     }
 
     /// A sampled read that is not compared, known before its task began.

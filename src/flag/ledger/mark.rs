@@ -52,6 +52,7 @@ impl Mark {
     }
 
     /// The answer has ended, with this outcome where only its end tells it.
+    #[inline]
     pub fn ended(mut self, said: Option<Outcome>) {
         if let Some(outcome) = said {
             self.set_end(outcome.into());

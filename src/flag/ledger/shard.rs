@@ -55,15 +55,19 @@ thread_local! {
 }
 
 /// This thread's number, given out in order so that neighbours do not share.
+#[inline]
 pub(super) fn thread_index() -> usize {
+    match INDEX.get() {
+        usize::MAX => first_index(),
+        index => index,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn first_index() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    // While a thread is torn down any shard will do.
-    INDEX
-        .try_with(|index| {
-            if index.get() == usize::MAX {
-                index.set(NEXT.fetch_add(1, Ordering::Relaxed));
-            }
-            index.get()
-        })
-        .unwrap_or(0)
+    let index = NEXT.fetch_add(1, Ordering::Relaxed);
+    INDEX.set(index);
+    index
 }

@@ -5,6 +5,7 @@ use http::StatusCode;
 use crate::stage::Outcome;
 
 /// What a status says about a write.
+#[inline]
 pub(in crate::protocol) fn outcome(status: StatusCode) -> Outcome {
     match status {
         StatusCode::REQUEST_TIMEOUT => Outcome::Unknown,

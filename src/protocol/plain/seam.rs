@@ -17,6 +17,7 @@ use crate::{
     telemetry::{Refused, SkippedLeg},
 };
 
+#[inline]
 fn said<Res, E>(judge: Option<&Judge<Res, E>>, answer: Result<&Res, &E>) -> Outcome {
     match (judge, &answer) {
         (Some(judge), _) => asked("judge", || judge(answer)).unwrap_or(Outcome::Unknown),
@@ -190,7 +191,9 @@ where
 
     #[inline]
     fn pass(answer: Res, mark: Option<Mark>) -> Res {
-        mark.into_iter().for_each(|mark| mark.ended(None));
+        if let Some(mark) = mark {
+            mark.ended(None);
+        }
         answer
     }
 

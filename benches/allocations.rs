@@ -180,19 +180,25 @@ fn routers(table: &mut Table) {
     let runtime = current_thread();
     let _context = runtime.enter();
     section("an axum router");
-    let mut nested = None;
+    let hello = || {
+        let mut request = http::Request::new(axum::body::Body::empty());
+        *request.uri_mut() = http::Uri::from_static("/hello");
+        request
+    };
+    let (mut bare, mut nested) = (0.0, None);
     for (name, app) in support::routers(&runtime) {
-        let counted = count(|| {
-            let mut request = http::Request::new(axum::body::Body::empty());
-            *request.uri_mut() = http::Uri::from_static("/hello");
-            support::finish(app.clone().oneshot(request));
-        });
-        if name == "nested" {
-            nested = Some(counted.calls);
+        let counted = count(|| _ = support::finish(app.clone().oneshot(hello())));
+        match name {
+            "bare" => bare = counted.calls,
+            "nested" => nested = Some(counted.calls),
+            _ => {}
         }
         let allowed = nested.filter(|_| name != "nested").map(|calls| calls + 1.0);
         table.row(name, counted, allowed);
     }
+    let app = support::without_router(&runtime, Stage::OldOnly);
+    let counted = count(|| _ = support::finish(app.clone().oneshot(hello())));
+    table.row("old_only, no router around", counted, Some(bare + 1.0));
 }
 
 fn dual_writes(table: &mut Table) {

@@ -18,14 +18,15 @@
 //!   answer.
 //! - `router/…` is a whole axum router called with `oneshot`, and `http1/…` the
 //!   same behind hyper, one request after the other on a kept connection
-//!   through memory. Both need the feature `axum`.
+//!   through memory. `nested` is a router in a router, as one needs for a layer
+//!   around a whole one; `old_only_no_router` is served without the outer one.
 //!
 //! # Budgets
 //!
 //! - `old_only` and `new_only`: at most `bare_and_two_arc_pairs`, and less than
 //!   `box_clone_service`.
 //! - `write_both_read`: at most `old_only` plus 5 ns.
-//! - `http1/old_only`: at most `http1/bare` / 0.98. `router/…` has no budget of
+//! - `http1/old_only_no_router`: at most `http1/bare` / 0.98. `router/…` has no budget of
 //!   its own: there, nothing but routing is left to compare with.
 //!
 //! # How to read it
@@ -125,14 +126,25 @@ fn plain_services(c: &mut Criterion) {
 
 #[cfg(feature = "axum")]
 mod with_axum {
+    use std::convert::Infallible;
+
     use axum::body::Body;
-    use criterion::Criterion;
+    use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
     use http::Request;
     use hyper::server::conn::http1;
     use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+    use tokio::runtime::Runtime;
     use tower::ServiceExt;
+    use tower_migration::Stage;
+    use tower_service::Service;
 
-    use super::support::{current_thread, finish, read, routers};
+    use super::support::{current_thread, finish, read, routers, without_router};
+
+    fn hello() -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = http::Uri::from_static("/hello");
+        request
+    }
 
     pub(super) fn router(c: &mut Criterion) {
         let runtime = current_thread();
@@ -140,13 +152,13 @@ mod with_axum {
         let mut group = c.benchmark_group("router");
         for (name, app) in routers(&runtime) {
             group.bench_function(name, |b| {
-                b.iter(|| {
-                    let mut request = Request::new(Body::empty());
-                    *request.uri_mut() = http::Uri::from_static("/hello");
-                    finish(app.clone().oneshot(request))
-                });
+                b.iter(|| finish(app.clone().oneshot(hello())));
             });
         }
+        let app = without_router(&runtime, Stage::OldOnly);
+        group.bench_function("old_only_no_router", |b| {
+            b.iter(|| finish(app.clone().oneshot(hello())));
+        });
         group.finish();
     }
 
@@ -154,32 +166,53 @@ mod with_axum {
         let runtime = current_thread();
         let mut group = c.benchmark_group("http1");
         for (name, app) in routers(&runtime) {
-            let (near, far) = tokio::io::duplex(64 * 1024);
-            let mut client = runtime.block_on(async {
-                let service = TowerToHyperService::new(app);
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(far), service));
-                let (client, connection) =
-                    hyper::client::conn::http1::handshake(TokioIo::new(near))
-                        .await
-                        .expect("a connection");
-                tokio::spawn(connection);
-                client
-            });
-            group.bench_function(name, |b| {
-                b.iter(|| {
-                    runtime.block_on(async {
-                        client.ready().await.expect("a live connection");
-                        let request = Request::get("/hello")
-                            .header("host", "bench")
-                            .body(Body::empty())
-                            .expect("valid");
-                        let answer = client.send_request(request).await.expect("an answer");
-                        assert_eq!(read(answer).await, 12);
-                    });
+            connection(&mut group, &runtime, name, app);
+        }
+        let app = without_router(&runtime, Stage::OldOnly);
+        // As `axum::serve` hands it on: a `Router` takes hyper's body itself.
+        let app = app.map_request(|request: Request<hyper::body::Incoming>| request.map(Body::new));
+        connection(&mut group, &runtime, "old_only_no_router", app);
+        group.finish();
+    }
+
+    fn connection<S>(
+        group: &mut BenchmarkGroup<'_, WallTime>,
+        runtime: &Runtime,
+        name: &str,
+        app: S,
+    ) where
+        S: Service<
+                Request<hyper::body::Incoming>,
+                Response = axum::response::Response,
+                Error = Infallible,
+                Future: Send,
+            > + Clone
+            + Send
+            + 'static,
+    {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let mut client = runtime.block_on(async {
+            let service = TowerToHyperService::new(app);
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(far), service));
+            let (client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near))
+                .await
+                .expect("a connection");
+            tokio::spawn(connection);
+            client
+        });
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                runtime.block_on(async {
+                    client.ready().await.expect("a live connection");
+                    let request = Request::get("/hello")
+                        .header("host", "bench")
+                        .body(Body::empty())
+                        .expect("valid");
+                    let answer = client.send_request(request).await.expect("an answer");
+                    assert_eq!(read(answer).await, 12);
                 });
             });
-        }
-        group.finish();
+        });
     }
 }
 

@@ -27,7 +27,7 @@ use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use tokio::{runtime::Runtime, time::sleep};
-use tower::service_fn;
+use tower::{ServiceExt, service_fn};
 use tower_layer::Layer;
 use tower_migration::{
     FailurePolicy, Limits, Migration, MigrationHandle, MigrationLayer, Operation, Outcome, Side,
@@ -390,6 +390,26 @@ fn layered_router(runtime: &Runtime, stage: Stage) -> Router {
     let _context = runtime.enter();
     let layer = MigrationLayer::new(runtime.block_on(at(stage)), side_router());
     Router::new().fallback_service(layer.layer(side_router()))
+}
+
+/// The same with no router around it, as `axum::serve` takes it from a `Shared`.
+#[cfg(feature = "axum")]
+pub(crate) fn without_router(
+    runtime: &Runtime,
+    stage: Stage,
+) -> impl Service<
+    Request<axum::body::Body>,
+    Response = axum::response::Response,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ Send
++ 'static {
+    let _context = runtime.enter();
+    let layer = MigrationLayer::new(runtime.block_on(at(stage)), side_router());
+    ServiceExt::<Request<axum::body::Body>>::map_response(layer.layer(side_router()), |answer| {
+        answer.map(axum::body::Body::new)
+    })
 }
 
 /// `bare` is what one has before the migration; `nested` has the outer

@@ -13,6 +13,9 @@ pub mod matrix {}
 #[doc = include_str!("mismatch.md")]
 pub mod mismatch {}
 
+#[doc = include_str!("performance.md")]
+pub mod performance {}
+
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
 

@@ -1,0 +1,65 @@
+//! What the client of a sampled read waits for, whatever the other side does.
+
+use tower_migration::{
+    BoxError, Stage,
+    compare::{Compare, Headers, Status, json::Json},
+};
+
+use super::{Contender, Turns};
+use crate::{
+    args::Args,
+    clients::{Ask, Pace},
+    plot::{Curves, Plot},
+    servers::Servers,
+    sides::{Health, side},
+    table::{self, Line, millis, ratio},
+};
+
+pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(), BoxError> {
+    let mut migrations = Vec::new();
+    let mut layered = |other, rate| {
+        let migration = servers.at(Stage::WriteBoth)?;
+        migration.set_shadow_rate(rate)?;
+        let comparer = Status.and(Headers::default()).and(Json::new());
+        let sides = [Health::Fine, other];
+        let address = servers.layered(&migration, sides, |layer| Ok(layer.compare(comparer)));
+        migrations.push(migration);
+        address
+    };
+    let contenders: [Contender; 6] = [
+        ("other side fine", layered(Health::Fine, 1.0)?),
+        ("other side dead", layered(Health::Dead, 1.0)?),
+        ("other side at 500 ms", layered(Health::After(500), 1.0)?),
+        ("other side hanging", layered(Health::Hangs, 1.0)?),
+        ("none sampled", layered(Health::Fine, 0.0)?),
+        ("no layer", servers.router(side(Health::Fine))?),
+    ];
+    // Far below what one core can do with both sides on it.
+    let rate = 2_000.0;
+    let turns = Turns::take(args, &contenders, Ask::Read, Pace::PerSecond(rate))?;
+    let compared: Vec<_> = migrations
+        .iter()
+        .map(|migration| migration.report().routes.iter().map(|route| route.compared).sum::<u64>())
+        .collect();
+    let lines: Vec<_> = contenders
+        .iter()
+        .enumerate()
+        .map(|(at, (name, _))| {
+            let cells = vec![
+                millis(turns.median(at, |seen| seen.quantile(0.5))),
+                ratio(turns.ratio(at, 0, |seen| seen.quantile(0.5))),
+                millis(turns.median(at, |seen| seen.quantile(0.99))),
+                ratio(turns.ratio(at, 0, |seen| seen.quantile(0.99))),
+                compared.get(at).copied().unwrap_or_default().to_string(),
+            ];
+            Line { name, cells }
+        })
+        .collect();
+    let title = format!("A read, every one sampled, {rate:.0} a second");
+    table::print(&title, &["p50", "of fine's", "p99", "of fine's", "compared"], &lines);
+    plot.curves(Curves::of("a sampled read, by the other side's health", &contenders, &turns));
+    for migration in migrations {
+        servers.wait(migration.shutdown());
+    }
+    Ok(())
+}

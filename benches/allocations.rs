@@ -117,6 +117,9 @@ fn one_sided(table: &mut Table) {
     let mut service = Either::<Hello, Hello>::Left(Hello);
     let either = count(|| _ = by_hand(&mut service, get()));
     table.row("either", either, None);
+    let mut service = support::steer();
+    let steered = count(|| _ = by_hand(&mut service, get()));
+    table.row("steer", steered, None);
     let mut service = Switch { old: Hello, new: Hello, to_new: Arc::new(AtomicBool::new(false)) };
     let switch = count(|| _ = by_hand(&mut service, get()));
     table.row("switch", switch, None);

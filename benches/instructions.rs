@@ -47,7 +47,7 @@ use tower_migration::{FailurePolicy, Limits, MigrationLayer, Stage};
 use support::{
     Hello, Op, Other, Rows, Switch, all_were_written, ask, at, by_hand, by_hand_plain,
     by_hand_shadow, current_thread, finish, get, migration, plain, put, routers, shadowed,
-    shadows_have_ended, without_router,
+    shadows_have_ended, steer, without_router,
 };
 
 /// In the shorter of the two runs. Fewer than there are slots of shadow tasks.
@@ -91,6 +91,10 @@ const TABLE: &[Row] = &[
     row("either", "bare", ANY, |_, calls| {
         let mut either = black_box(Either::<Hello, Hello>::Left(Hello));
         times(calls, || by_hand(&mut either, black_box(get())));
+    }),
+    row("steer", "bare", ANY, |_, calls| {
+        let mut steer = steer();
+        times(calls, || by_hand(&mut steer, black_box(get())));
     }),
     row("switch", "bare", ANY, |_, calls| {
         let to_new = Arc::new(AtomicBool::new(false));

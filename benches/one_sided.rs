@@ -9,7 +9,7 @@
 //!
 //! - `call/bare` is the baseline. `call/bare_and_two_arc_pairs` is the same
 //!   with two `Arc` clone-and-drop pairs around it, `box_clone_service`,
-//!   `either` and `switch` are what one would use instead of the layer.
+//!   `either`, `steer` and `switch` are what one would use instead of the layer.
 //! - `call/old_only` and `call/new_only` are the one-sided stages,
 //!   `call/write_both_read` a read in a two-sided stage that is not sampled.
 //!   `call/old_only_write` is a write, which is counted by epoch too.
@@ -47,6 +47,7 @@ use tower_migration::Stage;
 
 use support::{
     Hello, Op, Rows, Switch, by_hand, by_hand_plain, current_thread, get, migration, plain, put,
+    steer,
 };
 
 fn call(c: &mut Criterion) {
@@ -74,6 +75,11 @@ fn call(c: &mut Criterion) {
     let mut either = black_box(Either::<Hello, Hello>::Left(Hello));
     group.bench_function("either", |b| {
         b.iter(|| by_hand(&mut either, black_box(get())));
+    });
+
+    let mut steer = steer();
+    group.bench_function("steer", |b| {
+        b.iter(|| by_hand(&mut steer, black_box(get())));
     });
 
     let mut switch = Switch { old: Hello, new: Hello, to_new: Arc::new(AtomicBool::new(false)) };

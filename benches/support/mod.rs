@@ -27,7 +27,7 @@ use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use tokio::{runtime::Runtime, time::sleep};
-use tower::{ServiceExt, service_fn};
+use tower::{ServiceExt, service_fn, steer::Steer};
 use tower_layer::Layer;
 use tower_migration::{
     FailurePolicy, Limits, Migration, MigrationHandle, MigrationLayer, Operation, Outcome, Side,
@@ -108,6 +108,11 @@ impl Service<Req> for Switch {
             self.old.call(request)
         }
     }
+}
+
+/// tower's choice among services of one type.
+pub(crate) fn steer() -> impl Service<Req, Response = Res, Error = Broken> {
+    Steer::new([Hello, Hello], |_: &Req, _: &[Hello]| 0)
 }
 
 pub(crate) fn get() -> Req {

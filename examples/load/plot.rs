@@ -95,19 +95,10 @@ impl Bars {
             .caption(&self.title, ("sans-serif", 18))
             .margin(12)
             .x_label_area_size(30)
-            .y_label_area_size(220)
+            .y_label_area_size(12)
             .build_cartesian_2d(0.0..largest * 1.05, 0.0..count)?;
-        let name = |at: &f64| {
-            let at = (count - at).floor() as usize;
-            self.bars.get(at).map_or_else(String::new, |(name, _)| name.clone())
-        };
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .y_labels(0)
-            .y_label_formatter(&name)
-            .x_labels(12)
-            .draw()?;
+        // The bars have their names in them.
+        chart.configure_mesh().disable_y_mesh().y_labels(0).x_labels(12).draw()?;
         for (at, (name, median)) in self.bars.iter().enumerate() {
             let color = Palette99::pick(at);
             let middle = count - at as f64 - 0.5;

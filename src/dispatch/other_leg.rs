@@ -126,8 +126,12 @@ where
                 let _ = until(&mut pin!(record.closed()), over).await;
                 sleep(settings.core.linger()).await;
             };
-            let mut patience = pin!(patience);
-            match until(&mut running, until(&mut patience, closed)).await {
+            // Let go before anybody outlives a leg: that may take minutes.
+            let ended = {
+                let mut patience = pin!(patience);
+                until(&mut running, until(&mut patience, closed)).await
+            };
+            match ended {
                 Some(end) => {
                     hold.mark.record(report.took());
                     let absorbed = matches!(end, OtherEnd::Absorbed);

@@ -178,18 +178,14 @@ fn plain_services(table: &mut Table) {
 
 #[cfg(feature = "axum")]
 fn routers(table: &mut Table) {
+    use support::routers::{hello, routers, without_router};
     use tower::ServiceExt;
 
     let runtime = current_thread();
     let _context = runtime.enter();
     section("an axum router");
-    let hello = || {
-        let mut request = http::Request::new(axum::body::Body::empty());
-        *request.uri_mut() = http::Uri::from_static("/hello");
-        request
-    };
     let (mut bare, mut nested) = (0.0, None);
-    for (name, app) in support::routers(&runtime) {
+    for (name, app) in routers(&runtime) {
         let counted = count(|| _ = support::finish(app.clone().oneshot(hello())));
         match name {
             "bare" => bare = counted.calls,
@@ -199,7 +195,7 @@ fn routers(table: &mut Table) {
         let allowed = nested.filter(|_| name != "nested").map(|calls| calls + 1.0);
         table.row(name, counted, allowed);
     }
-    let app = support::without_router(&runtime, Stage::OldOnly);
+    let app = without_router(&runtime, Stage::OldOnly);
     let counted = count(|| _ = support::finish(app.clone().oneshot(hello())));
     table.row("old_only, no router around", counted, Some(bare + 1.0));
 }

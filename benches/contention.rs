@@ -36,7 +36,7 @@ use std::{
 use tokio::time::Instant;
 use tower_migration::{Migration, Stage};
 
-use support::{Hello, by_hand, current_thread, get, migration};
+use support::{Hello, by_hand, current_thread, get, median, migration};
 
 /// One service, called over and over. Answers when it began and ended.
 type Work = Arc<dyn Fn(u64) + Send + Sync>;
@@ -62,11 +62,6 @@ fn rate(threads: usize, calls: u64, work: &Work) -> f64 {
     let began = spans.iter().map(|span| span.0).min().expect("a thread");
     let ended = spans.iter().map(|span| span.1).max().expect("a thread");
     threads as f64 * calls as f64 / (ended - began).as_secs_f64() / 1e6
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn main() {

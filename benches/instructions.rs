@@ -35,7 +35,6 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use http::Request;
 use tokio::{runtime::Runtime, task::yield_now};
 use tower::{
     ServiceExt, service_fn,
@@ -46,8 +45,9 @@ use tower_migration::{FailurePolicy, Limits, MigrationLayer, Stage};
 
 use support::{
     Hello, Op, Other, Rows, Switch, all_were_written, ask, at, by_hand, by_hand_plain,
-    by_hand_shadow, current_thread, finish, get, migration, plain, put, routers, shadowed,
-    shadows_have_ended, steer, without_router,
+    by_hand_shadow, current_thread, finish, get, migration, plain, put,
+    routers::{hello, routers, without_router},
+    shadowed, shadows_have_ended, steer,
 };
 
 /// In the shorter of the two runs. Fewer than there are slots of shadow tasks.
@@ -202,12 +202,6 @@ fn router(runtime: &Runtime, name: &str, calls: usize) {
         .try_into()
         .expect("one of that name");
     times(calls, || finish(app.clone().oneshot(hello())));
-}
-
-fn hello() -> Request<axum::body::Body> {
-    let mut request = Request::new(axum::body::Body::empty());
-    *request.uri_mut() = http::Uri::from_static("/hello");
-    request
 }
 
 fn dual_writes(runtime: &Runtime, policy: FailurePolicy, calls: usize) {

@@ -144,13 +144,10 @@ mod with_axum {
     use tower_migration::Stage;
     use tower_service::Service;
 
-    use super::support::{current_thread, finish, read, routers, without_router};
-
-    fn hello() -> Request<Body> {
-        let mut request = Request::new(Body::empty());
-        *request.uri_mut() = http::Uri::from_static("/hello");
-        request
-    }
+    use super::support::{
+        current_thread, finish, read,
+        routers::{hello, routers, without_router},
+    };
 
     pub(super) fn router(c: &mut Criterion) {
         let runtime = current_thread();

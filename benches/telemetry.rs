@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tower_migration::Stage;
 use tracing_subscriber::filter::LevelFilter;
 
-use support::{by_hand, current_thread, get, migration};
+use support::{by_hand, current_thread, get, median, migration};
 
 /// Nanoseconds of one call, the median of some stretches.
 fn child(with: bool, calls: u32) -> f64 {
@@ -50,11 +50,6 @@ fn child(with: bool, calls: u32) -> f64 {
     };
     stretch();
     median((0..21).map(|_| stretch()).collect())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn turn(with: &str, calls: &str) -> f64 {

@@ -4,6 +4,8 @@
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+#[cfg(feature = "axum")]
+pub(crate) mod routers;
 pub(crate) mod stores;
 
 use std::{
@@ -19,15 +21,12 @@ use std::{
     time::Duration,
 };
 
-#[cfg(feature = "axum")]
-use axum::Router;
-
 use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use tokio::{runtime::Runtime, time::sleep};
-use tower::{ServiceExt, service_fn, steer::Steer};
+use tower::{service_fn, steer::Steer};
 use tower_layer::Layer;
 use tower_migration::{
     FailurePolicy, Limits, Migration, MigrationHandle, MigrationLayer, Operation, Outcome, Side,
@@ -384,48 +383,7 @@ pub(crate) fn after(
     })
 }
 
-/// The old side, the new side, or what takes their place.
-#[cfg(feature = "axum")]
-fn side_router() -> Router {
-    Router::new().route("/hello", axum::routing::get(|| async { "hello, world" }))
-}
-
-#[cfg(feature = "axum")]
-fn layered_router(runtime: &Runtime, stage: Stage) -> Router {
-    let _context = runtime.enter();
-    let layer = MigrationLayer::new(runtime.block_on(at(stage)), side_router());
-    Router::new().fallback_service(layer.layer(side_router()))
-}
-
-/// The same with no router around it, as `axum::serve` takes it from a `Shared`.
-#[cfg(feature = "axum")]
-pub(crate) fn without_router(
-    runtime: &Runtime,
-    stage: Stage,
-) -> impl Service<
-    Request<axum::body::Body>,
-    Response = axum::response::Response,
-    Error = Infallible,
-    Future: Send,
-> + Clone
-+ Send
-+ 'static {
-    let _context = runtime.enter();
-    let layer = MigrationLayer::new(runtime.block_on(at(stage)), side_router());
-    ServiceExt::<Request<axum::body::Body>>::map_response(layer.layer(side_router()), |answer| {
-        answer.map(axum::body::Body::new)
-    })
-}
-
-/// `bare` is what one has before the migration; `nested` has the outer
-/// router too, which the layer needs to be served by axum.
-#[cfg(feature = "axum")]
-pub(crate) fn routers(runtime: &Runtime) -> [(&'static str, Router); 5] {
-    [
-        ("bare", side_router()),
-        ("nested", Router::new().fallback_service(side_router())),
-        ("old_only", layered_router(runtime, Stage::OldOnly)),
-        ("new_only", layered_router(runtime, Stage::NewOnly)),
-        ("write_both_read", layered_router(runtime, Stage::WriteBoth)),
-    ]
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

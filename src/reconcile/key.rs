@@ -96,37 +96,58 @@ impl serde::Serialize for Key {
 /// let keys: Keys = ["b", "a", "b"].into_iter().collect();
 /// assert_eq!(keys.iter().map(|k| k.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keys(Vec<Key>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Keys(Which);
+
+/// Nearly always there is one, and nothing is allocated for the list of it.
+#[derive(Clone, PartialEq, Eq)]
+enum Which {
+    One(Key),
+    /// None or several, sorted.
+    Others(Vec<Key>),
+}
 
 impl Keys {
     /// No key: the request may be about anything.
     #[must_use]
     pub const fn none() -> Self {
-        Self(Vec::new())
+        Self(Which::Others(Vec::new()))
+    }
+
+    fn as_slice(&self) -> &[Key] {
+        match &self.0 {
+            Which::One(key) => std::slice::from_ref(key),
+            Which::Others(keys) => keys,
+        }
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.as_slice().is_empty()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.as_slice().len()
     }
 
     /// In sorted order.
     pub fn iter(&self) -> std::slice::Iter<'_, Key> {
-        self.0.iter()
+        self.as_slice().iter()
     }
 
     /// The keys of both.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
-        self.0.into_iter().chain(other.0).collect()
+        if self.is_empty() {
+            return other;
+        }
+        if other.is_empty() {
+            return self;
+        }
+        self.iter().chain(&other).cloned().collect()
     }
 
     /// Whether there are keys, and a ramp's share covers all of them.
@@ -136,7 +157,19 @@ impl Keys {
 
     /// Those of `self` that are not in `other`.
     pub(crate) fn without(&self, other: &Self) -> Self {
-        Self(self.iter().filter(|key| !other.0.contains(key)).cloned().collect())
+        self.iter().filter(|key| !other.as_slice().contains(key)).cloned().collect()
+    }
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Keys").field(&self.as_slice()).finish()
     }
 }
 
@@ -151,16 +184,25 @@ impl<'a> IntoIterator for &'a Keys {
 
 impl<K: Into<Key>> FromIterator<K> for Keys {
     fn from_iter<I: IntoIterator<Item = K>>(keys: I) -> Self {
-        let mut keys: Vec<Key> = keys.into_iter().map(Into::into).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        Self(keys)
+        let mut keys = keys.into_iter().map(Into::into);
+        let (first, second) = match (keys.next(), keys.next()) {
+            (None, _) => return Self::none(),
+            (Some(only), None) => return only.into(),
+            (Some(first), Some(second)) => (first, second),
+        };
+        let mut all: Vec<Key> = [first, second].into_iter().chain(keys).collect();
+        all.sort_unstable();
+        all.dedup();
+        match all.len() {
+            1 => all.swap_remove(0).into(),
+            _ => Self(Which::Others(all)),
+        }
     }
 }
 
 impl<K: Into<Key>> From<K> for Keys {
     fn from(key: K) -> Self {
-        Self(vec![key.into()])
+        Self(Which::One(key.into()))
     }
 }
 
@@ -204,5 +246,18 @@ mod tests {
         assert_eq!(above("plain"), Vec::<String>::new());
         assert_eq!(above("tenant/7"), ["tenant/", "tenant"]);
         assert_eq!(above("/a/"), ["/a", "/"]);
+    }
+
+    #[test]
+    fn one_key_is_the_same_however_it_came() {
+        let one = Keys::from("a");
+        assert_eq!(one, ["a", "a"].into_iter().collect());
+        assert_eq!(one, Keys::from(vec!["a"]));
+        assert_eq!(one, Keys::none().union(Keys::from("a")));
+        assert_eq!(one, Keys::from("a").union(Keys::from("a")));
+        assert_eq!(one, Keys::from(vec!["b", "a"]).without(&Keys::from("b")));
+        assert_eq!(Keys::from("a").without(&one), Keys::none());
+        assert_eq!((one.len(), one.to_string()), (1, "a".to_owned()));
+        assert_eq!(format!("{one:?}"), r#"Keys(["a"])"#);
     }
 }

@@ -12,6 +12,7 @@
 //! The table has an entry only for keys that somebody is using.
 
 mod observation;
+mod queue;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -24,6 +25,7 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 pub(crate) use self::observation::Observation;
+use self::queue::Queue;
 use super::{Key, Keys};
 use crate::stage::{Activity, Overtaken, Role, Side, is_absorbable, overtaken};
 
@@ -75,7 +77,7 @@ const TOUCHED: usize = 10_000;
 
 #[derive(Debug, Default)]
 struct Entry {
-    queues: [VecDeque<u64>; 2],
+    queues: [Queue; 2],
     /// Legs that took a place, by side. What a reader compares to learn
     /// whether a write came in between.
     turns: [u64; 2],
@@ -84,11 +86,11 @@ struct Entry {
 
 impl Entry {
     fn is_idle(&self) -> bool {
-        self.observers == 0 && self.queues.iter().all(VecDeque::is_empty)
+        self.observers == 0 && self.queues.iter().all(Queue::is_empty)
     }
 
     fn has_legs(&self, looking: &BTreeSet<u64>) -> bool {
-        self.queues.iter().flatten().any(|id| !looking.contains(id))
+        self.queues.iter().flat_map(Queue::iter).any(|id| !looking.contains(&id))
     }
 }
 
@@ -97,8 +99,7 @@ struct Waiting {
     /// In how many of its queues this place is not at the head yet.
     behind: usize,
     grant: Option<oneshot::Sender<Turn>>,
-    /// Set once the leg of the same write on the *other* side has ended.
-    peer_ended: Arc<AtomicBool>,
+    ended: Arc<Ended>,
     /// Whether it may be told that its write is already there: a leg that a
     /// client waits for must run to have an answer, and one with several keys
     /// is more than a copy of one of them.
@@ -114,23 +115,31 @@ pub(crate) struct Place {
     side: Side,
     keys: Keys,
     turn: Option<oneshot::Receiver<Turn>>,
-    own_ended: Arc<AtomicBool>,
+    ended: Arc<Ended>,
+}
+
+/// Which legs of one write have ended, by side. A side that has none never does.
+#[derive(Debug, Default)]
+struct Ended([AtomicBool; 2]);
+
+impl Ended {
+    fn on(&self, side: Side) -> &AtomicBool {
+        &self.0[side.index()]
+    }
 }
 
 /// How somebody stands in a queue.
 #[derive(Clone, Copy)]
 struct Standing<'a> {
-    /// Set when this leg has ended, and read for the other one of the same write.
-    own_ended: &'a Arc<AtomicBool>,
-    peer_ended: &'a Arc<AtomicBool>,
+    ended: &'a Arc<Ended>,
     absorbable: bool,
     looks: bool,
 }
 
 impl<'a> Standing<'a> {
     /// With no leg on the other side.
-    const fn alone(never: &'a Arc<AtomicBool>, looks: bool) -> Self {
-        Self { own_ended: never, peer_ended: never, absorbable: false, looks }
+    const fn alone(ended: &'a Arc<Ended>, looks: bool) -> Self {
+        Self { ended, absorbable: false, looks }
     }
 }
 
@@ -170,18 +179,16 @@ impl KeyOrder {
         limit: usize,
         looks: bool,
     ) -> Places {
-        let ended = [Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false))];
+        let ended = Arc::default();
         let mut table = self.lock();
         let other = authority.other();
         let full = keys.iter().any(|key| {
             table.entries.get(key).is_some_and(|entry| entry.queues[other.index()].len() >= limit)
         });
         let mut place = |side: Side| {
-            let own = &ended[side.index()];
-            let peer = &ended[side.other().index()];
             let role = if side == other { Role::Other } else { Role::Authority };
             let absorbable = is_absorbable(role, keys.len());
-            let standing = Standing { own_ended: own, peer_ended: peer, absorbable, looks };
+            let standing = Standing { ended: &ended, absorbable, looks };
             self.enqueue(&mut table, keys, side, standing)
         };
         Places { authority: place(authority), other: (!full).then(|| place(other)) }
@@ -194,14 +201,14 @@ impl KeyOrder {
         let mut table = self.lock();
         let busy = |key| table.entries.get(key).is_some_and(|e| e.has_legs(&table.looking));
         let busy = keys.iter().any(busy);
-        let never = Arc::new(AtomicBool::new(false));
-        (self.enqueue(&mut table, keys, side, Standing::alone(&never, false)), busy)
+        let ended = Arc::default();
+        (self.enqueue(&mut table, keys, side, Standing::alone(&ended, false)), busy)
     }
 
     /// A place for a copy, or for somebody who only looks.
     pub(super) fn stand(self: &Arc<Self>, keys: &Keys, side: Side, looks: bool) -> Place {
-        let never = Arc::new(AtomicBool::new(false));
-        self.enqueue(&mut self.lock(), keys, side, Standing::alone(&never, looks))
+        let ended = Arc::default();
+        self.enqueue(&mut self.lock(), keys, side, Standing::alone(&ended, looks))
     }
 
     /// The age that the next leg gets.
@@ -221,7 +228,7 @@ impl KeyOrder {
         side: Side,
         standing: Standing<'_>,
     ) -> Place {
-        let Standing { own_ended, peer_ended, absorbable, looks } = standing;
+        let Standing { ended, absorbable, looks } = standing;
         let id = table.next;
         table.next += 1;
         if looks {
@@ -251,12 +258,7 @@ impl KeyOrder {
             let (grant, turn) = oneshot::channel();
             table.places.insert(
                 id,
-                Waiting {
-                    behind,
-                    grant: Some(grant),
-                    peer_ended: Arc::clone(peer_ended),
-                    absorbable,
-                },
+                Waiting { behind, grant: Some(grant), ended: Arc::clone(ended), absorbable },
             );
             Some(turn)
         } else {
@@ -268,7 +270,7 @@ impl KeyOrder {
             side,
             keys: keys.clone(),
             turn,
-            own_ended: Arc::clone(own_ended),
+            ended: Arc::clone(ended),
         }
     }
 
@@ -352,13 +354,15 @@ impl KeyOrder {
         };
         let mut absorbable = Vec::new();
         let mut others = false;
-        for id in &entry.queues[place.side.index()] {
-            let Some(waiting) = table.places.get(id) else {
+        for id in entry.queues[place.side.index()].iter() {
+            let Some(waiting) = table.places.get(&id) else {
                 continue;
             };
-            match overtaken(waiting.peer_ended.load(Ordering::Acquire), waiting.absorbable) {
+            // The leg of the same write on the side that the copy reads.
+            let peer = waiting.ended.on(place.side.other()).load(Ordering::Acquire);
+            match overtaken(peer, waiting.absorbable) {
                 Overtaken::No => {}
-                Overtaken::Absorbed => absorbable.push(*id),
+                Overtaken::Absorbed => absorbable.push(id),
                 Overtaken::Again => others = true,
             }
         }
@@ -434,9 +438,9 @@ impl Table {
                 continue;
             };
             let queue = &mut entry.queues[side.index()];
-            let was_head = queue.front() == Some(&id);
-            queue.retain(|queued| *queued != id);
-            let next = if was_head { queue.front().copied() } else { None };
+            let was_head = queue.front() == Some(id);
+            queue.remove(id);
+            let next = if was_head { queue.front() } else { None };
             if entry.is_idle() {
                 self.entries.remove(key);
             }
@@ -484,7 +488,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.own_ended.store(true, Ordering::Release);
+        self.ended.on(self.side).store(true, Ordering::Release);
         self.order.lock().leave(self.id, &self.keys, self.side);
         self.order.left.notify_waiters();
     }

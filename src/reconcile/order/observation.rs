@@ -1,8 +1,8 @@
 //! Did a write race this read?
 
-use std::{collections::VecDeque, ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc};
 
-use super::{KeyOrder, Table};
+use super::{KeyOrder, Queue, Table};
 use crate::reconcile::{Key, Keys};
 
 /// A read's watch over its keys: did a write's leg run in between?
@@ -49,8 +49,7 @@ impl Observation {
     /// many on each side.
     pub(crate) fn crowded(&self, own: [usize; 2]) -> bool {
         let table = self.order.lock();
-        let more =
-            |queues: &[VecDeque<u64>; 2]| queues[0].len() > own[0] || queues[1].len() > own[1];
+        let more = |queues: &[Queue; 2]| queues[0].len() > own[0] || queues[1].len() > own[1];
         self.keys.iter().filter_map(|key| table.entries.get(key)).any(|entry| more(&entry.queues))
     }
 }
@@ -100,6 +99,11 @@ impl KeyOrder {
 impl Table {
     /// Whether a leg runs under a key below this one.
     fn legs_below(&self, key: &Key) -> bool {
+        // Mostly there is none, and no text is made to look for it.
+        let after = self.entries.range::<str, _>((Bound::Excluded(key.as_str()), Bound::Unbounded));
+        if after.take(1).all(|(next, _)| !next.as_str().starts_with(key.as_str())) {
+            return false;
+        }
         let prefix = key.prefix_below();
         self.entries
             .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))

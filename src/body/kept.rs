@@ -214,7 +214,7 @@ fn finish<B: Body<Data = Bytes> + Send + 'static>(
     mut watch: Option<Box<Watch>>,
 ) {
     ending.finish(async move {
-        let read = read_on(&mut body, left, |frame| {
+        let read = read_on(body.as_mut(), left, |frame| {
             if let Some(watch) = &mut watch {
                 watch.see(frame);
             }
@@ -371,7 +371,7 @@ pub(crate) struct Broken;
 /// Reads a body to its end, or to the last of the bytes that are `left` of it.
 /// Gives its trailers.
 pub(crate) async fn read_on<B: Body>(
-    body: &mut Pin<Box<B>>,
+    mut body: Pin<&mut B>,
     mut left: Option<u64>,
     mut see: impl FnMut(&Result<Frame<B::Data>, B::Error>),
 ) -> Result<Option<HeaderMap>, Broken> {

@@ -62,11 +62,11 @@ pub(crate) struct Sink {
     tell: Option<oneshot::Sender<Captured>>,
 }
 
-/// The other end of a [`Sink`].
+/// The other end of a [`Sink`]: a future, which nobody has to make another one of.
 #[derive(Debug)]
 pub(crate) enum Capture {
-    /// Known already.
-    Now(Collected, Room),
+    /// Known already, and not handed out yet.
+    Now(Option<(Collected, Room)>),
     /// When the body has ended.
     Later(Reader),
 }
@@ -85,19 +85,26 @@ impl Drop for Reader {
 }
 
 impl Capture {
-    pub(crate) async fn wait(self) -> Captured {
-        match self {
-            Self::Now(collected, room) => Ok((collected, room)),
-            // A sink that is dropped without a word was dropped with its body.
-            Self::Later(mut reader) => (&mut reader.told).await.unwrap_or(Err(CaptureError::Gone)),
-        }
-    }
-
     /// What was captured, if the body has ended well by now.
     pub(crate) fn now(self) -> Option<(Collected, Room)> {
         match self {
-            Self::Now(collected, room) => Some((collected, room)),
+            Self::Now(captured) => captured,
             Self::Later(mut reader) => reader.told.try_recv().ok().and_then(Result::ok),
+        }
+    }
+}
+
+impl Future for Capture {
+    type Output = Captured;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Captured> {
+        match self.get_mut() {
+            Self::Now(captured) => Poll::Ready(Ok(captured.take().expect("it is asked once"))),
+            // A sink that is dropped without a word was dropped with its body.
+            Self::Later(reader) => {
+                let told = ready!(Pin::new(&mut reader.told).poll(cx));
+                Poll::Ready(told.unwrap_or(Err(CaptureError::Gone)))
+            }
         }
     }
 }

@@ -23,9 +23,9 @@ use super::{
 };
 use crate::{
     body::{Ending, Tail, Then},
-    flag::{Mark, Word},
+    flag::Word,
     protocol::{Closing, Dispatch, Protocol, Said},
-    reconcile::{Place, Unsure},
+    reconcile::Unsure,
     stage::{Outcome, Role, Stage},
     telemetry::{LegFault, Refused},
 };
@@ -87,205 +87,212 @@ where
         )
     }
 
-    pub(super) async fn run<A, O>(
+    /// Runs both, as long as anybody has to wait for them.
+    ///
+    /// No `async fn`, here and below: that would hold its arguments twice.
+    pub(super) fn run<A, O>(
         self,
         authority: Ready<A>,
-        mark: Mark,
-        place: Place,
+        hold: Hold,
         mine: Report<P>,
         mut other: Option<OtherLeg<O, P>>,
-    ) -> Answered<P, Req, A>
+    ) -> impl Future<Output = Answered<P, Req, A>> + Send
     where
         A: Inner<Req> + Service<Req, Response = Res, Error = E>,
         O: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
-        let mut told = None;
-        if self.settings.order.starts_other(None)
-            && let Some(leg) = other.take()
-        {
-            let request = self.settings.protocol.copy(&self.whole, self.dispatch(Role::Other));
-            told = Some(self.start_other(leg, request));
-        }
-        let hold = Hold { mark, place, _permit: None };
-        let mut mine = Some(mine);
-        let [closing, alone] = [self.closing(&hold.mark), self.closing(&hold.mark)];
-        let (outcome, headed) = self.lead(authority, hold, &mut mine).await;
-        let mut ahead = match headed {
-            Headed::Open(ahead, tail) => {
-                let (whole, settings) = (Arc::clone(&self.whole), Arc::clone(&self.settings));
-                let then = |ended| self.conclude(ended, mine, other, told);
-                let mut ending = settings.ending(tail, Then::Awaited(Box::new(then)));
-                // Its own, should its client leave.
-                ending.closing = alone;
-                let answer = settings.protocol.keep(&whole, ahead, ending);
-                return Ok(match closing {
-                    // The write's end counts it.
-                    Some(closing) => {
-                        settings.protocol.close_when(answer, Closing::new(closing, || ()))
-                    }
-                    None => answer,
-                });
+        async move {
+            let mut told = None;
+            if self.settings.order.starts_other(None)
+                && let Some(leg) = other.take()
+            {
+                let request = self.settings.protocol.copy(&self.whole, self.dispatch(Role::Other));
+                told = Some(self.start_other(leg, request));
             }
-            Headed::Answer(ahead, tail) => Ok(Ok((ahead, tail))),
-            Headed::Error(error) => Ok(Err(error)),
-            Headed::Refused(reason) => Err(reason),
-        };
-        if let Some(leg) = other {
-            told = self.follow(leg, outcome, &mut ahead).await;
-        }
-        if matches!(ahead, Err(Refused::StreamClosed)) {
-            return self.refuse(Refused::StreamClosed);
-        }
-        let refused = self.reply(outcome, told).await;
-        let answer = ahead.map(|answer| {
-            answer.map(|(ahead, tail)| {
-                let record = Arc::clone(&self.record);
-                let broken = Then::Known(Box::new(move || record.answer_broke()));
-                let mut ending = self.settings.ending(tail, broken);
-                ending.closing = alone;
-                let answer = self.settings.protocol.keep(&self.whole, ahead, ending);
-                let Some(closing) = closing else {
-                    return answer;
-                };
-                let core = Arc::clone(&self.settings.core);
-                let closing = Closing::new(closing, move || core.counters.closed_stream());
-                self.settings.protocol.close_when(answer, closing)
-            })
-        });
-        match (refused, answer) {
-            // Dropped, the authority's answer is read to its end by a task.
-            (Some(reason), _) | (None, Err(reason)) => self.refuse(reason),
-            (None, Ok(answer)) => answer,
+            let mut mine = Some(mine);
+            let [closing, alone] = [self.closing(&hold.mark), self.closing(&hold.mark)];
+            let (outcome, headed) = self.lead(authority, hold, &mut mine).await;
+            let mut ahead = match headed {
+                Headed::Open(ahead, tail) => {
+                    let (whole, settings) = (Arc::clone(&self.whole), Arc::clone(&self.settings));
+                    let then = |ended| self.conclude(ended, mine, other, told);
+                    let mut ending = settings.ending(tail, Then::Awaited(Box::new(then)));
+                    // Its own, should its client leave.
+                    ending.closing = alone;
+                    let answer = settings.protocol.keep(&whole, ahead, ending);
+                    return Ok(match closing {
+                        // The write's end counts it.
+                        Some(closing) => {
+                            settings.protocol.close_when(answer, Closing::new(closing, || ()))
+                        }
+                        None => answer,
+                    });
+                }
+                Headed::Answer(ahead, tail) => Ok(Ok((ahead, tail))),
+                Headed::Error(error) => Ok(Err(error)),
+                Headed::Refused(reason) => Err(reason),
+            };
+            if let Some(leg) = other {
+                // Boxed: most writes do not follow.
+                told = Box::pin(self.follow(leg, outcome, &mut ahead)).await;
+            }
+            if matches!(ahead, Err(Refused::StreamClosed)) {
+                return self.refuse(Refused::StreamClosed);
+            }
+            let refused = self.reply(outcome, told).await;
+            let answer = ahead.map(|answer| {
+                answer.map(|(ahead, tail)| {
+                    let record = Arc::clone(&self.record);
+                    let broken = Then::Known(Box::new(move || record.answer_broke()));
+                    let mut ending = self.settings.ending(tail, broken);
+                    ending.closing = alone;
+                    let answer = self.settings.protocol.keep(&self.whole, ahead, ending);
+                    let Some(closing) = closing else {
+                        return answer;
+                    };
+                    let core = Arc::clone(&self.settings.core);
+                    let closing = Closing::new(closing, move || core.counters.closed_stream());
+                    self.settings.protocol.close_when(answer, closing)
+                })
+            });
+            match (refused, answer) {
+                // Dropped, the authority's answer is read to its end by a task.
+                (Some(reason), _) | (None, Err(reason)) => self.refuse(reason),
+                (None, Ok(answer)) => answer,
+            }
         }
     }
 
     /// The authority's leg, to its head. `mine` is left where the outcome is not
     /// known yet.
-    async fn lead<A>(
+    fn lead<A>(
         &self,
         mut authority: Ready<A>,
         mut hold: Hold,
         mine: &mut Option<Report<P>>,
-    ) -> (Outcome, Headed<P::Ahead, E>)
+    ) -> impl Future<Output = (Outcome, Headed<P::Ahead, E>)> + Send
     where
         A: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
-        let limits = &self.settings.limits;
-        let protocol = &self.settings.protocol;
-        let request = protocol.copy(&self.whole, self.dispatch(Role::Authority));
-        // What was reserved by being ready (a permit, a slot) may be what the
-        // one ahead is waiting for.
-        if hold.place.waits() {
-            authority = authority.again();
-        }
-        let turn = hold.place.turn();
-        let mut running = Box::pin(
-            leg(authority, request, turn, limits.ready_timeout)
-                .instrument(self.span(Role::Authority)),
-        );
-        let closing = self.closing(&hold.mark);
-        let broken_off = AtomicBool::new(false);
-        let patience = async {
-            let patience = self.settings.patience(&self.whole, Role::Authority, closing, || false);
-            let closed = patience.await;
-            broken_off.store(closed, Ordering::Relaxed);
-            if closed {
-                // One that gets nothing more has to come to its end.
-                sleep(self.settings.core.linger()).await;
+        async move {
+            let limits = &self.settings.limits;
+            let protocol = &self.settings.protocol;
+            let request = protocol.copy(&self.whole, self.dispatch(Role::Authority));
+            // What was reserved by being ready (a permit, a slot) may be what the
+            // one ahead is waiting for.
+            if hold.place.waits() {
+                authority = authority.again();
             }
-        };
-        let ended = until(&mut running, patience).await;
-        let broken_off = broken_off.load(Ordering::Relaxed);
-        let report = mine.take().expect("a leg reports once");
-        hold.mark.record(report.took());
-        let spoiled = protocol.spoiled(&self.whole, Role::Authority);
-        match ended {
-            Some(LegEnd::Answer(_)) if spoiled == Some(LegFault::Closed) => {
-                self.closed();
-                let outcome = report.failed(LegFault::Closed);
-                drop(hold.ended(outcome));
-                (outcome, Headed::Refused(Refused::StreamClosed))
-            }
-            Some(LegEnd::Answer(answer)) => {
-                let said = protocol.judge(&self.whole, &answer);
-                if spoiled.is_none() && matches!(said, Said::Now(Outcome::Applied, _)) {
-                    self.record.learn_from(Role::Authority, &*self.whole, &answer);
+            let turn = hold.place.turn();
+            // The span is around the box: a future is copied when it is wrapped.
+            let mut running = Box::pin(leg(authority, request, turn, limits.ready_timeout))
+                .instrument(self.span(Role::Authority));
+            let closing = self.closing(&hold.mark);
+            let broken_off = AtomicBool::new(false);
+            let patience = async {
+                let patience =
+                    self.settings.patience(&self.whole, Role::Authority, closing, || false);
+                let closed = patience.await;
+                broken_off.store(closed, Ordering::Relaxed);
+                if closed {
+                    // One that gets nothing more has to come to its end.
+                    sleep(self.settings.core.linger()).await;
                 }
-                let mut ahead = P::ahead(answer);
-                let said = match said {
-                    Said::Now(outcome, code) => Some((outcome, code)),
-                    Said::AtEnd => {
-                        protocol.ahead_said(&self.whole, &mut ahead).and_then(|drained| {
-                            self.learn(&drained);
-                            drained.said
-                        })
-                    }
-                };
-                let outcome = match (spoiled, said) {
-                    (None, Some((outcome, code))) => report.answered(outcome, code),
-                    (Some(fault), Some(_)) => report.failed(fault),
-                    (_, None) => {
-                        *mine = Some(report);
-                        let tail = self.tail(hold, None).await;
-                        return (Outcome::Unknown, Headed::Open(ahead, tail));
-                    }
-                };
-                let tail = self.tail(hold, Some(outcome)).await;
-                (outcome, Headed::Answer(ahead, tail))
-            }
-            Some(LegEnd::Error(error)) => {
-                let outcome = match spoiled {
-                    Some(fault) => report.failed(fault),
-                    None => report.errored(protocol.judge_error(&self.whole, &error), &error),
-                };
-                drop(hold.ended(outcome));
-                (outcome, Headed::Error(error))
-            }
-            Some(LegEnd::Panicked) => {
-                let outcome = report.failed(LegFault::Panicked);
-                drop(hold.ended(outcome));
-                (outcome, Headed::Refused(Refused::AuthorityPanicked))
-            }
-            Some(LegEnd::NotReady) => {
-                let outcome = report.failed(LegFault::NotReady);
-                drop(hold.ended(outcome));
-                (outcome, Headed::Refused(Refused::AuthorityNotReady))
-            }
-            Some(LegEnd::Absorbed) => {
-                unreachable!("only the other leg's place may be absorbed")
-            }
-            None => {
-                // The waiting has ended; the leg has not.
-                let settings = Arc::clone(&self.settings);
-                // Pays for the body until the leg has ended.
-                let whole = Arc::clone(&self.whole);
-                let permit = Arc::clone(&settings.legs).try_acquire_owned();
-                // Nor is one waited for that was closed.
-                let permit = permit.ok().filter(|_| !broken_off);
-                if broken_off {
+            };
+            let ended = until(&mut running, patience).await;
+            let broken_off = broken_off.load(Ordering::Relaxed);
+            let mut report = mine.take().expect("a leg reports once");
+            hold.mark.record(report.took());
+            let spoiled = protocol.spoiled(&self.whole, Role::Authority);
+            match ended {
+                Some(LegEnd::Answer(_)) if spoiled == Some(LegFault::Closed) => {
                     self.closed();
+                    let outcome = report.failed(LegFault::Closed);
+                    drop(hold.ended(outcome));
+                    (outcome, Headed::Refused(Refused::StreamClosed))
                 }
-                let late = {
-                    let settings = Arc::clone(&settings);
-                    async move {
-                        if let LegEnd::Answer(answer) = running.await {
-                            let _ = settings.protocol.drain(&whole, answer).await;
+                Some(LegEnd::Answer(answer)) => {
+                    let said = protocol.judge(&self.whole, &answer);
+                    if spoiled.is_none() && matches!(said, Said::Now(Outcome::Applied, _)) {
+                        self.record.learn_from(Role::Authority, &*self.whole, &answer);
+                    }
+                    let mut ahead = P::ahead(answer);
+                    let said = match said {
+                        Said::Now(outcome, code) => Some((outcome, code)),
+                        Said::AtEnd => {
+                            protocol.ahead_said(&self.whole, &mut ahead).and_then(|drained| {
+                                self.learn(&drained);
+                                drained.said
+                            })
                         }
+                    };
+                    let outcome = match (spoiled, said) {
+                        (None, Some((outcome, code))) => report.answered(outcome, code),
+                        (Some(fault), Some(_)) => report.failed(fault),
+                        (_, None) => {
+                            report.goes_on();
+                            *mine = Some(report);
+                            let tail = self.tail(hold, None).await;
+                            return (Outcome::Unknown, Headed::Open(ahead, tail));
+                        }
+                    };
+                    let tail = self.tail(hold, Some(outcome)).await;
+                    (outcome, Headed::Answer(ahead, tail))
+                }
+                Some(LegEnd::Error(error)) => {
+                    let outcome = match spoiled {
+                        Some(fault) => report.failed(fault),
+                        None => report.errored(protocol.judge_error(&self.whole, &error), &error),
+                    };
+                    drop(hold.ended(outcome));
+                    (outcome, Headed::Error(error))
+                }
+                Some(LegEnd::Panicked) => {
+                    let outcome = report.failed(LegFault::Panicked);
+                    drop(hold.ended(outcome));
+                    (outcome, Headed::Refused(Refused::AuthorityPanicked))
+                }
+                Some(LegEnd::NotReady) => {
+                    let outcome = report.failed(LegFault::NotReady);
+                    drop(hold.ended(outcome));
+                    (outcome, Headed::Refused(Refused::AuthorityNotReady))
+                }
+                Some(LegEnd::Absorbed) => {
+                    unreachable!("only the other leg's place may be absorbed")
+                }
+                None => {
+                    // The waiting has ended; the leg has not.
+                    let settings = Arc::clone(&self.settings);
+                    // Pays for the body until the leg has ended.
+                    let whole = Arc::clone(&self.whole);
+                    let permit = Arc::clone(&settings.legs).try_acquire_owned();
+                    // Nor is one waited for that was closed.
+                    let permit = permit.ok().filter(|_| !broken_off);
+                    if broken_off {
+                        self.closed();
                     }
-                };
-                tokio::spawn(async move {
-                    // Over the bound of running legs it is given up at once.
-                    match permit {
-                        Some(_permit) => outlive(&settings, late, hold).await,
-                        None => abandon(&settings, late, hold).await,
-                    }
-                });
-                let (fault, reason) = if broken_off {
-                    (LegFault::Closed, Refused::StreamClosed)
-                } else {
-                    (LegFault::Timeout, Refused::AuthorityTimeout)
-                };
-                (report.failed(fault), Headed::Refused(reason))
+                    let late = {
+                        let settings = Arc::clone(&settings);
+                        async move {
+                            if let LegEnd::Answer(answer) = running.await {
+                                let _ = settings.protocol.drain(&whole, answer).await;
+                            }
+                        }
+                    };
+                    tokio::spawn(async move {
+                        // Over the bound of running legs it is given up at once.
+                        match permit {
+                            Some(_permit) => outlive(&settings, late, hold).await,
+                            None => abandon(&settings, late, hold).await,
+                        }
+                    });
+                    let (fault, reason) = if broken_off {
+                        (LegFault::Closed, Refused::StreamClosed)
+                    } else {
+                        (LegFault::Timeout, Refused::AuthorityTimeout)
+                    };
+                    (report.failed(fault), Headed::Refused(reason))
+                }
             }
         }
     }

@@ -63,7 +63,7 @@ impl<P> Settings<P> {
         P: Protocol<Req, Res, E>,
     {
         let limit = self.limits.leg_timeout;
-        let wait = async {
+        let mut wait = pin!(async {
             let mut given = pin!(self.protocol.given(whole, role));
             // Most requests are here already: no clock is asked.
             let mut is_given = until(&mut given, ready(())).await.is_some();
@@ -77,12 +77,12 @@ impl<P> Settings<P> {
                 is_given = timeout_at(due, &mut given).await.is_ok();
             }
             sleep(limit).await;
-        };
+        });
         let Some(closing) = closing else {
             wait.await;
             return false;
         };
-        let closed = until(&mut pin!(wait), closing).await.is_none();
+        let closed = until(&mut wait, closing).await.is_none();
         if closed {
             self.protocol.close(whole);
         }

@@ -1,12 +1,12 @@
 //! Futures that survive: a panic, or the one who waits for them.
 
 use std::{
-    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
 };
 
+use pin_project_lite::pin_project;
 use tokio::runtime;
 
 use crate::flag::{End, Mark};
@@ -37,9 +37,26 @@ fn poll_leg<T>(mark: Option<&mut Mark>, poll: impl FnOnce() -> Poll<T>) -> Poll<
 }
 
 /// [`poll_leg`], to its end.
-pub(super) async fn run_leg<F: Future>(mark: Option<&mut Mark>, leg: F) -> F::Output {
-    let (mut mark, mut leg) = (mark, pin!(leg));
-    poll_fn(|cx| poll_leg(mark.as_deref_mut(), || leg.as_mut().poll(cx))).await
+pub(super) const fn run_leg<F: Future>(mark: Option<&mut Mark>, leg: F) -> RunLeg<'_, F> {
+    RunLeg { mark, leg }
+}
+
+pin_project! {
+    /// See [`run_leg`].
+    pub(super) struct RunLeg<'a, F> {
+        mark: Option<&'a mut Mark>,
+        #[pin]
+        leg: F,
+    }
+}
+
+impl<F: Future> Future for RunLeg<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        poll_leg(this.mark.as_deref_mut(), || this.leg.poll(cx))
+    }
 }
 
 /// Does something if it is dropped before [`disarm`](Self::disarm).

@@ -6,7 +6,10 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Duration, timeout};
+use tokio::{
+    task::coop::{Unconstrained, unconstrained},
+    time::{Duration, Sleep, sleep},
+};
 use tower_service::Service;
 
 use super::{
@@ -27,30 +30,34 @@ pub(super) enum LegEnd<Res, E> {
 }
 
 /// Waits for its turn, for readiness, and for the answer.
-pub(super) async fn leg<S, Req>(
+///
+/// No `async fn`: that would hold the request twice.
+pub(super) fn leg<S, Req>(
     mut service: Ready<S>,
     request: Req,
     turn: impl Future<Output = Turn>,
     ready_timeout: Duration,
-) -> LegEnd<S::Response, S::Error>
+) -> impl Future<Output = LegEnd<S::Response, S::Error>>
 where
     S: Service<Req>,
 {
-    if let Turn::Absorbed = turn.await {
-        return LegEnd::Absorbed;
+    async move {
+        if let Turn::Absorbed = turn.await {
+            return LegEnd::Absorbed;
+        }
+        let run = async {
+            match within(ready_timeout, service.ready()).await {
+                None => return LegEnd::NotReady,
+                Some(Err(error)) => return LegEnd::Error(error),
+                Some(Ok(())) => {}
+            }
+            match service.call(request).await {
+                Ok(answer) => LegEnd::Answer(answer),
+                Err(error) => LegEnd::Error(error),
+            }
+        };
+        CatchPanic::new(pin!(run)).await.unwrap_or_else(|Panicked| LegEnd::Panicked)
     }
-    let run = async {
-        match timeout(ready_timeout, service.ready()).await {
-            Err(_) => return LegEnd::NotReady,
-            Ok(Err(error)) => return LegEnd::Error(error),
-            Ok(Ok(())) => {}
-        }
-        match service.call(request).await {
-            Ok(answer) => LegEnd::Answer(answer),
-            Err(error) => LegEnd::Error(error),
-        }
-    };
-    CatchPanic::new(pin!(run)).await.unwrap_or_else(|Panicked| LegEnd::Panicked)
 }
 
 /// Waits for `running`, until `patience` has run out.
@@ -80,5 +87,95 @@ impl<F: Future + Unpin, P: Future> Future for Until<'_, F, P> {
             Poll::Ready(end) => Poll::Ready(Some(end)),
             Poll::Pending => this.patience.poll(cx).map(|_| None),
         }
+    }
+}
+
+/// A future that is kept elsewhere, and ends with this.
+pub(super) struct Lent<'a, F>(Pin<&'a mut Option<F>>);
+
+impl<'a, F> Lent<'a, F> {
+    pub(super) const fn new(future: Pin<&'a mut Option<F>>) -> Self {
+        Self(future)
+    }
+}
+
+impl<F: Future> Future for Lent<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.0.as_mut().as_pin_mut().expect("there until it is dropped").poll(cx)
+    }
+}
+
+impl<F> Drop for Lent<'_, F> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
+
+/// Waits for `future` for as long as `limit`, as tokio's `timeout` does. But that
+/// asks the clock at once, and most of what is waited for here is there already.
+pub(super) const fn within<F: Future>(limit: Duration, future: F) -> Within<F> {
+    Within { future, limit, patience: None }
+}
+
+pin_project! {
+    /// See [`within`].
+    pub(super) struct Within<F> {
+        #[pin]
+        future: F,
+        limit: Duration,
+        // A future that uses up all the task's budget must not make it late.
+        #[pin]
+        patience: Option<Unconstrained<Sleep>>,
+    }
+}
+
+impl<F: Future> Future for Within<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if this.patience.is_none() {
+            this.patience.set(Some(unconstrained(sleep(*this.limit))));
+        }
+        let patience = this.patience.as_pin_mut().expect("set above");
+        patience.poll(cx).map(|()| None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, task::Poll};
+
+    use tokio::{task::coop::consume_budget, time::timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_is_not_timed_and_what_is_not_is_waited_for_as_long_as_the_limit() {
+        assert_eq!(within(Duration::ZERO, async { 1 }).await, Some(1));
+        let began = tokio::time::Instant::now();
+        assert_eq!(within(Duration::from_secs(7), pending::<()>()).await, None);
+        assert_eq!(began.elapsed().as_secs(), 7);
+        let late = async {
+            sleep(Duration::from_secs(3)).await;
+            2
+        };
+        assert_eq!(within(Duration::from_secs(7), late).await, Some(2));
+    }
+
+    /// In real time: a paused clock stands still while there is something to do.
+    #[tokio::test]
+    async fn a_future_that_uses_up_its_tasks_budget_is_not_waited_for_longer() {
+        let greedy = std::future::poll_fn(|cx| {
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+            Poll::<()>::Pending
+        });
+        let waited = timeout(Duration::from_secs(30), within(Duration::from_millis(5), greedy));
+        assert_eq!(waited.await.expect("the limit counts"), None);
     }
 }

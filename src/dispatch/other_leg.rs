@@ -13,7 +13,7 @@ use super::{
     Ready, Settings,
     both_legs::Write,
     inner::Inner,
-    leg::{LegEnd, leg, until},
+    leg::{LegEnd, Lent, leg, until},
     record::{Record, Report},
 };
 use crate::{
@@ -83,21 +83,16 @@ where
         let settings = Arc::clone(&self.settings);
         let record = Arc::clone(&self.record);
         let whole = Arc::clone(&self.whole);
-        let OtherLeg { service, mut hold, report } = other;
+        let OtherLeg { service, mut hold, mut report } = other;
         let turn = hold.place.turn();
         let closing = self.closing(&hold.mark);
-        // Boxed here: the task would carry it along otherwise, and is copied
-        // whenever tokio hands it on.
-        let mut running = {
-            let (settings, record) = (Arc::clone(&settings), Arc::clone(&record));
-            let whole = Arc::clone(&whole);
-            Box::pin(async move {
-                let end = leg(service, request, turn, settings.limits.ready_timeout).await;
-                OtherEnd::of(&settings, &record, &*whole, end).await
-            })
-        };
         let task = async move {
             let limit = settings.limits.leg_timeout;
+            let mut running = pin!(Some(async {
+                let end = leg(service, request, turn, settings.limits.ready_timeout).await;
+                OtherEnd::of(&settings, &record, &*whole, end).await
+            }));
+            let mut running = Lent::new(running.as_mut());
             let patience = async {
                 // In a call that goes both ways, one that has answered may have
                 // no use for more of the request, as long as the authority goes on.
@@ -154,7 +149,8 @@ where
                 }
             }
         };
-        tokio::spawn(task.instrument(self.span(Role::Other)));
+        // Boxed, since tokio copies a task whenever it hands it on.
+        tokio::spawn(Box::pin(task).instrument(self.span(Role::Other)));
         told
     }
 }
@@ -191,60 +187,62 @@ enum OtherEnd {
 }
 
 impl OtherEnd {
-    async fn of<P, Req, Res, E>(
+    fn of<P, Req, Res, E>(
         settings: &Settings<P>,
         record: &Record<P>,
         whole: &P::Whole,
         end: LegEnd<Res, E>,
-    ) -> Self
+    ) -> impl Future<Output = Self>
     where
         P: Protocol<Req, Res, E>,
         E: fmt::Display,
     {
-        let protocol = &settings.protocol;
-        let spoiled = || protocol.spoiled(whole, Role::Other);
-        match end {
-            LegEnd::Answer(answer) => {
-                record.other_answers();
-                let said = protocol.judge(whole, &answer);
-                if matches!(said, Said::Now(Outcome::Applied, _)) {
-                    record.learn_from(Role::Other, whole, &answer);
-                }
-                // A handler that streams may still be writing.
-                let drained = protocol.drain(whole, answer).await;
-                // One that has answered may still be reading its request.
-                protocol.given(whole, Role::Other).await;
-                let Ok(drained) = drained else {
-                    return Self::Failed(spoiled().unwrap_or(LegFault::BodyFailed));
-                };
-                if let Some(fault) = spoiled() {
-                    return Self::Failed(fault);
-                }
-                match (drained.said, said) {
-                    (Some((outcome, code)), _) => {
-                        if outcome == Outcome::Applied {
-                            record.learn(Role::Other, drained.keys);
-                        }
-                        Self::Answered(outcome, code)
+        async move {
+            let protocol = &settings.protocol;
+            let spoiled = || protocol.spoiled(whole, Role::Other);
+            match end {
+                LegEnd::Answer(answer) => {
+                    record.other_answers();
+                    let said = protocol.judge(whole, &answer);
+                    if matches!(said, Said::Now(Outcome::Applied, _)) {
+                        record.learn_from(Role::Other, whole, &answer);
                     }
-                    (None, Said::Now(outcome, code)) => {
-                        if outcome == Outcome::Applied {
-                            record.learn(Role::Other, drained.keys);
-                        }
-                        Self::Answered(outcome, code)
+                    // A handler that streams may still be writing.
+                    let drained = protocol.drain(whole, answer).await;
+                    // One that has answered may still be reading its request.
+                    protocol.given(whole, Role::Other).await;
+                    let Ok(drained) = drained else {
+                        return Self::Failed(spoiled().unwrap_or(LegFault::BodyFailed));
+                    };
+                    if let Some(fault) = spoiled() {
+                        return Self::Failed(fault);
                     }
-                    (None, Said::AtEnd) => Self::Failed(LegFault::BodyFailed),
+                    match (drained.said, said) {
+                        (Some((outcome, code)), _) => {
+                            if outcome == Outcome::Applied {
+                                record.learn(Role::Other, drained.keys);
+                            }
+                            Self::Answered(outcome, code)
+                        }
+                        (None, Said::Now(outcome, code)) => {
+                            if outcome == Outcome::Applied {
+                                record.learn(Role::Other, drained.keys);
+                            }
+                            Self::Answered(outcome, code)
+                        }
+                        (None, Said::AtEnd) => Self::Failed(LegFault::BodyFailed),
+                    }
                 }
+                LegEnd::Error(error) => match spoiled() {
+                    Some(fault) => Self::Failed(fault),
+                    None => {
+                        Self::Error(protocol.judge_error(whole, &error), crate::text::short(&error))
+                    }
+                },
+                LegEnd::Panicked => Self::Failed(LegFault::Panicked),
+                LegEnd::NotReady => Self::Failed(LegFault::NotReady),
+                LegEnd::Absorbed => Self::Absorbed,
             }
-            LegEnd::Error(error) => match spoiled() {
-                Some(fault) => Self::Failed(fault),
-                None => {
-                    Self::Error(protocol.judge_error(whole, &error), crate::text::short(&error))
-                }
-            },
-            LegEnd::Panicked => Self::Failed(LegFault::Panicked),
-            LegEnd::NotReady => Self::Failed(LegFault::NotReady),
-            LegEnd::Absorbed => Self::Absorbed,
         }
     }
 
@@ -259,6 +257,11 @@ impl OtherEnd {
 }
 
 impl<S, P: Send + Sync + 'static> OtherLeg<S, P> {
+    /// The leg, if it has what it needs.
+    pub(super) fn of(service: Ready<S>, rest: Option<(Hold, Report<P>)>) -> Option<Self> {
+        rest.map(|(hold, report)| Self { service, hold, report })
+    }
+
     pub(super) fn skip(self, reason: SkippedLeg) {
         self.report.skipped(reason);
         self.hold.mark.unused();

@@ -90,8 +90,8 @@ impl<P: Send + Sync + 'static> Record<P> {
             broken_off: Notify::new(),
             _begun: begun,
         });
-        let report =
-            |role| Report { record: Some(Arc::clone(&record)), role, began: Instant::now() };
+        let began = Instant::now();
+        let report = |role| Report { record: Some(Arc::clone(&record)), role, began, took: None };
         let (authority, other) = (report(Role::Authority), report(Role::Other));
         (record, authority, other)
     }
@@ -256,12 +256,12 @@ impl<P: Send + Sync + 'static> Record<P> {
         );
     }
 
-    fn reported(&self, role: Role, result: LegResult) {
+    fn reported(&self, role: Role, at: Instant, result: LegResult) {
         let known = {
             let mut state = self.lock();
             state.results[index(role)] = Some(result);
             if role == Role::Authority {
-                state.said_at = Some(Instant::now());
+                state.said_at = Some(at);
                 self.said.notify_waiters();
             }
             let [Some(authority), Some(other)] = &state.results else {
@@ -351,11 +351,19 @@ pub(super) struct Report<P: Send + Sync + 'static> {
     record: Option<Arc<Record<P>>>,
     role: Role,
     began: Instant,
+    /// Once it is known: the clock is asked once.
+    took: Option<Duration>,
 }
 
 impl<P: Send + Sync + 'static> Report<P> {
-    pub(super) fn took(&self) -> Duration {
-        self.began.elapsed()
+    /// How long the leg has taken, to its head.
+    pub(super) fn took(&mut self) -> Duration {
+        *self.took.get_or_insert_with(|| self.began.elapsed())
+    }
+
+    /// The leg goes on after its head.
+    pub(super) const fn goes_on(&mut self) {
+        self.took = None;
     }
 
     fn send(&mut self, outcome: Outcome, detail: LegDetail) -> Outcome {
@@ -373,11 +381,11 @@ impl<P: Send + Sync + 'static> Report<P> {
                 LegDetail::Skipped(reason) => counters.leg_skipped(*reason),
                 LegDetail::Code(_) | LegDetail::Error(_) | LegDetail::Absorbed => {}
             }
-            let took = self.began.elapsed();
+            let took = self.took();
             if matches!(detail, LegDetail::Skipped(_)) {
                 record.other_ended();
             }
-            record.reported(self.role, LegResult { outcome, detail, took });
+            record.reported(self.role, self.began + took, LegResult { outcome, detail, took });
         }
         outcome
     }

@@ -242,6 +242,11 @@ impl Core {
         timeout_at(later(self.options.hold), withdrawn).await.is_ok()
     }
 
+    /// Whether there is anything to do for [`begin`](Self::begin).
+    pub(crate) fn notes_writes(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.marks_before())
+    }
+
     /// Notes that a write is about to begin on both sides. `Err`: it must not, since
     /// neither the journal nor the flag's record can be told.
     pub(crate) async fn begin(

@@ -33,59 +33,63 @@ pub(super) enum Seen<C> {
 
 impl<P: Send + Sync + 'static> Shadow<P> {
     /// One side's answer, whole.
-    pub(super) async fn ask<S, Req>(
+    pub(super) fn ask<S, Req>(
         &self,
         mut service: Ready<S>,
         side: Side,
         whole: &P::Whole,
-    ) -> Result<Seen<P::Captured>, Found>
+    ) -> impl Future<Output = Result<Seen<P::Captured>, Found>> + Send
     where
         P: Protocol<Req, S::Response, S::Error>,
         S: Inner<Req>,
         Req: Send,
     {
-        let protocol = &self.settings.protocol;
-        let first = !self.progress.is(Phase::Again);
-        if first {
-            self.progress.enter(Phase::Ready);
-        }
-        let error = |error: S::Error| {
-            Found::of(Verdict::Failed(FailReason::Error)).with_error(short(&error))
-        };
-        service.ready().await.map_err(error)?;
-        if first {
-            self.progress.enter(Phase::Call);
-        }
-        let began = Instant::now();
-        let answer = service.call(protocol.copy(whole, self.dispatch(side))).await;
-        let took = began.elapsed();
-        let said = P::glance(&protocol.glancing(), answer.as_ref());
-        let said = said.unwrap_or(Outcome::Applied);
-        if first {
-            self.progress.other_said.store(said as u8, Ordering::Relaxed);
-            if answer.is_ok() || said == Outcome::Refused {
-                let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
-                self.progress.other_took.store(took, Ordering::Relaxed);
+        async move {
+            let protocol = &self.settings.protocol;
+            let first = !self.progress.is(Phase::Again);
+            if first {
+                self.progress.enter(Phase::Ready);
             }
-            self.progress.enter(Phase::Body);
-        }
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(refusal) if said == Outcome::Refused => {
-                return Ok(Seen::Refusal(short(&refusal)));
+            let error = |error: S::Error| {
+                Found::of(Verdict::Failed(FailReason::Error)).with_error(short(&error))
+            };
+            service.ready().await.map_err(error)?;
+            if first {
+                self.progress.enter(Phase::Call);
             }
-            Err(failure) => return Err(error(failure)),
-        };
-        if side == self.stage.authority() {
-            protocol.comparable(&answer).map_err(skipped)?;
-        }
-        match protocol.capture(whole, answer, self.settings.capturing()).await {
-            Ok((captured, room)) => {
-                self.settings.core.counters.captured(room.taken());
-                Ok(Seen::Answer(Arc::new((captured, room))))
+            let began = Instant::now();
+            let answer = service.call(protocol.copy(whole, self.dispatch(side))).await;
+            let took = began.elapsed();
+            let said = P::glance(&protocol.glancing(), answer.as_ref());
+            let said = said.unwrap_or(Outcome::Applied);
+            if first {
+                self.progress.other_said.store(said as u8, Ordering::Relaxed);
+                if answer.is_ok() || said == Outcome::Refused {
+                    let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+                    self.progress.other_took.store(took, Ordering::Relaxed);
+                }
+                self.progress.enter(Phase::Body);
             }
-            Err(CaptureError::Gone | CaptureError::Broken) => Err(failed(FailReason::BodyFailed)),
-            Err(error) => Err(skipped(lost(error))),
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(refusal) if said == Outcome::Refused => {
+                    return Ok(Seen::Refusal(short(&refusal)));
+                }
+                Err(failure) => return Err(error(failure)),
+            };
+            if side == self.stage.authority() {
+                protocol.comparable(&answer).map_err(skipped)?;
+            }
+            match protocol.capture(whole, answer, self.settings.capturing()).await {
+                Ok((captured, room)) => {
+                    self.settings.core.counters.captured(room.taken());
+                    Ok(Seen::Answer(Arc::new((captured, room))))
+                }
+                Err(CaptureError::Gone | CaptureError::Broken) => {
+                    Err(failed(FailReason::BodyFailed))
+                }
+                Err(error) => Err(skipped(lost(error))),
+            }
         }
     }
 

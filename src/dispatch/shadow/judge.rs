@@ -59,12 +59,13 @@ const fn inconclusive(reason: InconclusiveReason) -> Found {
     Found::of(Verdict::Inconclusive(reason))
 }
 
-/// The read as it came, which the client's answer was teed from.
+/// The read as it came, which the client's answer was teed from. Lent to those who
+/// read: each part is taken when its turn has come, and is not carried about.
 pub(super) struct Teed<W, N> {
-    pub(super) request: W,
-    pub(super) answer: N,
+    pub(super) request: Option<W>,
+    pub(super) answer: Option<N>,
     /// Since before the authority was asked.
-    pub(super) raced: Observation,
+    pub(super) raced: Option<Observation>,
 }
 
 /// The authority's last answer, for when it is asked once more.
@@ -83,6 +84,9 @@ impl<W, C> Last<W, C> {
     }
 }
 
+/// The authority's first answer, and the other side's.
+type Firsts<W, C> = (Last<W, C>, Seen<C>);
+
 type LastOf<P, Req, S> = Option<
     Last<
         <P as Protocol<Req, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>::Whole,
@@ -97,7 +101,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         &self,
         authority: &mut Ready<A>,
         other: Ready<O>,
-        teed: &mut Option<Teed<P::Watched, P::Pending>>,
+        teed: &mut Teed<P::Watched, P::Pending>,
         label: &mut Arc<str>,
     ) -> (Found, LastOf<P, Req, A>)
     where
@@ -130,72 +134,76 @@ impl<P: Send + Sync + 'static> Shadow<P> {
     }
 
     /// Both sides' first answers.
-    async fn first<O, Req>(
+    fn first<O, Req>(
         &self,
         other: Ready<O>,
-        teed: &mut Option<Teed<P::Watched, P::Pending>>,
+        teed: &mut Teed<P::Watched, P::Pending>,
         label: &mut Arc<str>,
-    ) -> Result<(Last<P::Whole, P::Captured>, Seen<P::Captured>), Found>
+    ) -> impl Future<Output = Result<Firsts<P::Whole, P::Captured>, Found>> + Send
     where
         P: Protocol<Req, O::Response, O::Error>,
         O: Inner<Req>,
         Req: Send + 'static,
     {
-        let protocol = &self.settings.protocol;
-        let core = &self.settings.core;
-        let other_side = self.stage.authority().other();
-        let Teed { request, answer, raced } = teed.take().expect("it is read once");
-        self.progress.enter(Phase::Request);
-        let whole = match protocol.watched(request).await {
-            Ok(whole) => Arc::new(whole),
-            Err(CaptureError::TooLarge) => return Err(skipped(SkipReason::RequestTooLarge)),
-            Err(CaptureError::Gone) => return Err(skipped(SkipReason::RequestUnread)),
-            Err(error) => return Err(skipped(lost(error))),
-        };
-        *label = protocol.label(&whole);
+        async move {
+            let protocol = &self.settings.protocol;
+            let core = &self.settings.core;
+            let other_side = self.stage.authority().other();
+            self.progress.enter(Phase::Request);
+            let request = protocol.watched(teed.request.take().expect("it is read once"));
+            let whole = match request.await {
+                Ok(whole) => Arc::new(whole),
+                Err(CaptureError::TooLarge) => return Err(skipped(SkipReason::RequestTooLarge)),
+                Err(CaptureError::Gone) => return Err(skipped(SkipReason::RequestUnread)),
+                Err(error) => return Err(skipped(lost(error))),
+            };
+            *label = protocol.label(&whole);
 
-        let (theirs, mine) = {
-            let mut mine = pin!(P::pending(answer));
-            let mut mine_is = None;
-            let mut theirs = pin!(self.ask(other, other_side, &whole));
-            let theirs = poll_fn(|cx| {
-                let theirs = theirs.as_mut().poll(cx);
-                // After the other side: what broke on both sides breaks at once.
-                if mine_is.is_none()
-                    && let Poll::Ready(captured) = mine.as_mut().poll(cx)
-                {
-                    self.progress.mine.store(captured.is_ok(), Ordering::Relaxed);
-                    mine_is = Some(captured);
-                }
-                match (theirs, &mine_is) {
-                    // A body that broke off on both sides is not the other's fault.
-                    (Poll::Ready(Err(found)), Some(Err(error)))
-                        if found.verdict == Verdict::Failed(FailReason::BodyFailed) =>
+            let (theirs, mine) = {
+                let answer = teed.answer.take().expect("it is read once");
+                let mut mine = pin!(P::pending(answer));
+                let mut mine_is = None;
+                let mut theirs = pin!(self.ask(other, other_side, &whole));
+                let theirs = poll_fn(|cx| {
+                    let theirs = theirs.as_mut().poll(cx);
+                    // After the other side: what broke on both sides breaks at once.
+                    if mine_is.is_none()
+                        && let Poll::Ready(captured) = mine.as_mut().poll(cx)
                     {
-                        Poll::Ready(Err(skipped(lost(*error))))
+                        self.progress.mine.store(captured.is_ok(), Ordering::Relaxed);
+                        mine_is = Some(captured);
                     }
-                    // There is nothing to compare with. The other side's head is
-                    // here, and its body may be as endless as the authority's.
-                    (Poll::Pending, Some(Err(error))) if self.progress.is(Phase::Body) => {
-                        Poll::Ready(Err(skipped(lost(*error))))
+                    match (theirs, &mine_is) {
+                        // A body that broke off on both sides is not the other's fault.
+                        (Poll::Ready(Err(found)), Some(Err(error)))
+                            if found.verdict == Verdict::Failed(FailReason::BodyFailed) =>
+                        {
+                            Poll::Ready(Err(skipped(lost(*error))))
+                        }
+                        // There is nothing to compare with. The other side's head is
+                        // here, and its body may be as endless as the authority's.
+                        (Poll::Pending, Some(Err(error))) if self.progress.is(Phase::Body) => {
+                            Poll::Ready(Err(skipped(lost(*error))))
+                        }
+                        (theirs, _) => theirs,
                     }
-                    (theirs, _) => theirs,
+                });
+                let theirs = theirs.await;
+                self.progress.enter(Phase::Answer);
+                match (theirs, mine_is) {
+                    (Err(found), _) => return Err(found),
+                    (Ok(theirs), Some(mine)) => (theirs, mine),
+                    (Ok(theirs), None) => (theirs, mine.await),
                 }
-            });
-            let theirs = theirs.await;
-            self.progress.enter(Phase::Answer);
-            match (theirs, mine_is) {
-                (Err(found), _) => return Err(found),
-                (Ok(theirs), Some(mine)) => (theirs, mine),
-                (Ok(theirs), None) => (theirs, mine.await),
-            }
-        };
-        let (mine, room) = mine.map_err(|error| skipped(lost(error)))?;
-        core.counters.captured(room.taken());
-        protocol.comparable_whole(&mine).map_err(skipped)?;
-        // Only now: what was dirty or unsynced while the sides were read.
-        self.comparable_sides(other_side)?;
-        Ok((Last { whole, mine: Arc::new((mine, room)), raced }, theirs))
+            };
+            let (mine, room) = mine.map_err(|error| skipped(lost(error)))?;
+            core.counters.captured(room.taken());
+            protocol.comparable_whole(&mine).map_err(skipped)?;
+            // Only now: what was dirty or unsynced while the sides were read.
+            self.comparable_sides(other_side)?;
+            let raced = teed.raced.take().expect("it is read once");
+            Ok((Last { whole, mine: Arc::new((mine, room)), raced }, theirs))
+        }
     }
 
     /// Whether the two sides should be equal, as far as the flag knows.

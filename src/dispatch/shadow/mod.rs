@@ -90,11 +90,13 @@ pub(super) fn start<P, A, O, Req>(
         migration = %settings.core.name(),
         side = %stage.authority().other(), role = %Role::Shadow, %stage
     );
+    // Lent, not given: each future on the way down would have room for it.
+    let mut teed = Teed { request: Some(request), answer: Some(answer), raced: Some(raced) };
     let task = async move {
         let [mut on_other, again] = marks;
         let shadow = Shadow {
             // Here, where no client waits for it.
-            route: settings.route_of(&request),
+            route: settings.route_of(teed.request.as_ref().expect("not taken yet")),
             settings,
             stage,
             generation,
@@ -104,8 +106,6 @@ pub(super) fn start<P, A, O, Req>(
             slot: Arc::new(slot),
             progress: Progress::default(),
         };
-        // Lent, not given: each `async fn` on the way down would have room for it.
-        let mut teed = Some(Teed { request, answer, raced });
         let (end, took) = shadow.run(authority, other, &mut teed).await;
         if let Some(took) = took {
             on_other.record(took);
@@ -143,10 +143,10 @@ impl<P: Send + Sync + 'static> Shadow<P> {
     /// Reads, compares, reports. Says how the other side's leg ended, and how
     /// long its head took if it came.
     async fn run<A, O, Req>(
-        self,
+        &self,
         mut authority: Ready<A>,
         other: Ready<O>,
-        teed: &mut Option<Teed<P::Watched, P::Pending>>,
+        teed: &mut Teed<P::Watched, P::Pending>,
     ) -> (End, Option<Duration>)
     where
         P: Protocol<Req, A::Response, A::Error>,

@@ -105,7 +105,7 @@ where
         let call = self.methods.get(path).call;
         let one_message = matches!(call, CallType::Unary | CallType::ServerStreaming);
         if one_message || !room.may_stream() || B::from_branch().is_none() {
-            return self.exchange.collect(request, room).await;
+            return self.exchange.collect(request, None, room).await;
         }
         let wants_message = self.keys.has(path);
         let (parts, mut body) = request.into_parts();

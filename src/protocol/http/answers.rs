@@ -1,6 +1,6 @@
 //! Answers of any protocol over HTTP, whatever they mean.
 
-use std::fmt;
+use std::{fmt, pin::pin};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Response, header};
@@ -128,64 +128,70 @@ fn tee_to<RB: Body<Data = Bytes>, W: SaysWhere>(
 
 impl PendingAnswer {
     /// The answer, once the client has read it.
-    pub(crate) async fn wait(self) -> Result<(Answer, Room), CaptureError> {
-        let Self { mut head, body } = self;
-        let (Collected { data, trailers }, room) = body.wait().await?;
-        head.body = data;
-        head.trailers = trailers;
-        Ok((head, room))
+    pub(crate) fn wait(self) -> impl Future<Output = Result<(Answer, Room), CaptureError>> + Send {
+        let Self { mut head, mut body } = self;
+        async move {
+            let (Collected { data, trailers }, room) = (&mut body).await?;
+            head.body = data;
+            head.trailers = trailers;
+            Ok((head, room))
+        }
     }
 }
 
 /// A shadow's answer, whole.
 #[cfg(feature = "grpc")]
-pub(crate) async fn capture<RB>(
+pub(crate) fn capture<RB>(
     whole: &WholeRequest,
     answer: Response<RB>,
     room: Room,
-) -> Result<(Answer, Room), CaptureError>
+) -> impl Future<Output = Result<(Answer, Room), CaptureError>>
 where
     RB: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    capture_to(Ends::ByItself, whole, answer, room).await
+    capture_to(Ends::ByItself, whole, answer, room)
 }
 
 /// The same, of an answer that ends with its last byte.
-pub(crate) async fn capture_sized<RB>(
+pub(crate) fn capture_sized<RB>(
     whole: &WholeRequest,
     answer: Response<RB>,
     room: Room,
-) -> Result<(Answer, Room), CaptureError>
+) -> impl Future<Output = Result<(Answer, Room), CaptureError>>
 where
     RB: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    capture_to(Ends::WithLastByte, whole, answer, room).await
+    capture_to(Ends::WithLastByte, whole, answer, room)
 }
 
-async fn capture_to<RB>(
+fn capture_to<RB>(
     ends: Ends,
     whole: &WholeRequest,
     answer: Response<RB>,
     mut room: Room,
-) -> Result<(Answer, Room), CaptureError>
+) -> impl Future<Output = Result<(Answer, Room), CaptureError>>
 where
     RB: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     let (parts, body) = answer.into_parts();
-    let mut answer = answer_of(&parts);
-    if whole.parts.method == Method::HEAD {
-        // As on the authority's side.
-        return Ok((answer, room));
-    }
     let length = ends.length(&parts.headers, &body);
-    let collected = collect(body, length, &mut room).await.map_err(|error| match error {
-        CollectError::TooLarge => CaptureError::TooLarge,
-        CollectError::NoRoom => CaptureError::NoRoom,
-        CollectError::Broken(_) => CaptureError::Broken,
-    })?;
-    answer.body = collected.data;
-    answer.trailers = collected.trailers;
-    Ok((answer, room))
+    let mut answer = Answer::new(parts.status, Bytes::new());
+    answer.headers = parts.headers;
+    // As on the authority's side.
+    let unread = whole.parts.method == Method::HEAD;
+    async move {
+        if unread {
+            return Ok((answer, room));
+        }
+        let collected = collect(body, length, &mut room).await.map_err(|error| match error {
+            CollectError::TooLarge => CaptureError::TooLarge,
+            CollectError::NoRoom => CaptureError::NoRoom,
+            CollectError::Broken(_) => CaptureError::Broken,
+        })?;
+        answer.body = collected.data;
+        answer.trailers = collected.trailers;
+        Ok((answer, room))
+    }
 }
 
 /// Reads the rest of an answer, and gives its trailers.
@@ -197,17 +203,20 @@ pub(crate) async fn drain<RB: Body<Data = Bytes>>(
     if body.is_end_stream() {
         return Ok(None);
     }
-    read_on(&mut Box::pin(body), None, see).await.map_err(|Broken| CaptureError::Broken)
+    read_on(pin!(body), None, see).await.map_err(|Broken| CaptureError::Broken)
 }
 
 /// Reads the rest of an answer that ends with its last byte.
-pub(crate) async fn drain_sized<RB: Body<Data = Bytes>>(
+pub(crate) fn drain_sized<RB: Body<Data = Bytes>>(
     answer: Response<RB>,
-) -> Result<(), CaptureError> {
+) -> impl Future<Output = Result<(), CaptureError>> {
     let length = Ends::WithLastByte.length(answer.headers(), answer.body());
-    let mut body = Box::pin(answer.into_body());
-    read_on(&mut body, length, |_| {}).await.map_err(|Broken| CaptureError::Broken)?;
-    Ok(())
+    let body = answer.into_body();
+    async move {
+        let body = pin!(body);
+        read_on(body, length, |_| {}).await.map_err(|Broken| CaptureError::Broken)?;
+        Ok(())
+    }
 }
 
 /// Whether it may take long to compare two answers: they are long, or would be once

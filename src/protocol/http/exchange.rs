@@ -128,23 +128,31 @@ impl Exchange {
         prepared.ok_or(Refused::BodyBroken)
     }
 
-    /// Takes a request in, all of it.
-    pub(crate) async fn collect<B: CopyBody>(
+    /// Takes a request in, all of it, or lets both legs read it as it arrives.
+    ///
+    /// No `async fn`: that would hold the request twice.
+    pub(crate) fn collect<B: CopyBody>(
         &self,
         request: Request<B>,
+        streaming: Option<Streaming>,
         mut room: Room,
-    ) -> Result<WholeRequest, Refused> {
+    ) -> impl Future<Output = Result<WholeRequest, Refused>> + Send {
         let (parts, body) = request.into_parts();
-        let collected = collect(body, None, &mut room).await;
-        let Collected { data, trailers } = collected.map_err(|error| match error {
-            CollectError::TooLarge => Refused::BodyTooLarge,
-            CollectError::NoRoom => Refused::BufferedBytes,
-            CollectError::Broken(error) => {
-                tracing::debug!(target: "tower_migration", %error, "a write's body broke off");
-                Refused::BodyBroken
+        async move {
+            if let Some(streaming) = streaming {
+                return self.stream(parts, Default::default(), body, streaming, room);
             }
-        })?;
-        self.whole(parts, data, trailers, room)
+            let collected = collect(body, None, &mut room).await;
+            let Collected { data, trailers } = collected.map_err(|error| match error {
+                CollectError::TooLarge => Refused::BodyTooLarge,
+                CollectError::NoRoom => Refused::BufferedBytes,
+                CollectError::Broken(error) => {
+                    tracing::debug!(target: "tower_migration", %error, "a write's body broke off");
+                    Refused::BodyBroken
+                }
+            })?;
+            self.whole(parts, data, trailers, room)
+        }
     }
 
     /// A request that has been read to its end.
@@ -301,10 +309,13 @@ impl WholeRequest {
 
 impl WatchedRequest {
     /// The request, once it has been read.
-    pub(crate) async fn wait(self) -> Result<WholeRequest, CaptureError> {
-        let (Collected { data, trailers }, room) = self.body.wait().await?;
-        let content = Content::Collected { data, trailers, _room: room };
-        Ok(WholeRequest { parts: self.parts, content })
+    pub(crate) fn wait(self) -> impl Future<Output = Result<WholeRequest, CaptureError>> + Send {
+        let Self { parts, mut body, .. } = self;
+        async move {
+            let (Collected { data, trailers }, room) = (&mut body).await?;
+            let content = Content::Collected { data, trailers, _room: room };
+            Ok(WholeRequest { parts, content })
+        }
     }
 
     /// The request, if it has been read by now.
@@ -330,5 +341,5 @@ pub(crate) fn breakable<B: CopyBody>(
 }
 
 pub(super) fn nothing(room: Room) -> Capture {
-    Capture::Now(Collected { data: Bytes::new(), trailers: None }, room)
+    Capture::Now(Some((Collected { data: Bytes::new(), trailers: None }, room)))
 }

@@ -135,19 +135,18 @@ where
         label(&whole.parts.method, &whole.parts.uri, &self.secret)
     }
 
-    async fn collect(&self, request: Request<B>, room: Room) -> Result<WholeRequest, Refused> {
-        if let Some(streaming) = self.exchange.streaming
-            && room.may_stream()
-            && B::from_branch().is_some()
-        {
+    fn collect(
+        &self,
+        request: Request<B>,
+        room: Room,
+    ) -> impl Future<Output = Result<WholeRequest, Refused>> + Send {
+        let streaming = self.exchange.streaming.filter(|streaming| {
             let above = streaming.above.unwrap_or_else(|| room.limit());
-            let most = request.body().size_hint().upper();
-            if most.is_none_or(|most| most > above as u64) {
-                let (parts, body) = request.into_parts();
-                return self.exchange.stream(parts, Default::default(), body, streaming, room);
-            }
-        }
-        self.exchange.collect(request, room).await
+            room.may_stream()
+                && B::from_branch().is_some()
+                && request.body().size_hint().upper().is_none_or(|most| most > above as u64)
+        });
+        self.exchange.collect(request, streaming, room)
     }
 
     fn copy(&self, whole: &WholeRequest, dispatch: Dispatch) -> Request<B> {
@@ -205,17 +204,20 @@ where
         Ok(self.exchange.build(parts, B::from_collected(data, whole.trailers()), dispatch))
     }
 
-    async fn watch(
+    fn watch(
         &self,
         request: Request<B>,
         dispatch: Dispatch,
         room: Room,
-    ) -> (Request<B>, WatchedRequest) {
-        self.exchange.watch(request, Default::default(), dispatch, room)
+    ) -> impl Future<Output = (Request<B>, WatchedRequest)> + Send {
+        async move { self.exchange.watch(request, Default::default(), dispatch, room) }
     }
 
-    async fn watched(&self, watched: WatchedRequest) -> Result<WholeRequest, CaptureError> {
-        watched.wait().await
+    fn watched(
+        &self,
+        watched: WatchedRequest,
+    ) -> impl Future<Output = Result<WholeRequest, CaptureError>> + Send {
+        watched.wait()
     }
 
     fn watched_now(&self, watched: WatchedRequest) -> Option<WholeRequest> {
@@ -277,22 +279,31 @@ where
         answers::tee_sized(watched, answer, mark, room)
     }
 
-    async fn pending(pending: PendingAnswer) -> Result<(Answer, Room), CaptureError> {
-        pending.wait().await
+    fn pending(
+        pending: PendingAnswer,
+    ) -> impl Future<Output = Result<(Answer, Room), CaptureError>> + Send {
+        pending.wait()
     }
 
-    async fn capture(
+    fn capture(
         &self,
         whole: &WholeRequest,
         answer: Response<RB>,
         room: Room,
-    ) -> Result<(Answer, Room), CaptureError> {
-        answers::capture_sized(whole, answer, room).await
+    ) -> impl Future<Output = Result<(Answer, Room), CaptureError>> + Send {
+        answers::capture_sized(whole, answer, room)
     }
 
-    async fn drain(&self, _: &WholeRequest, answer: Response<RB>) -> Result<Drained, CaptureError> {
-        answers::drain_sized(answer).await?;
-        Ok(Drained::default())
+    fn drain(
+        &self,
+        _: &WholeRequest,
+        answer: Response<RB>,
+    ) -> impl Future<Output = Result<Drained, CaptureError>> + Send {
+        let drained = answers::drain_sized(answer);
+        async move {
+            drained.await?;
+            Ok(Drained::default())
+        }
     }
 
     fn fell_back(&self, answer: &mut Response<RB>, side: Side) {

@@ -2,10 +2,12 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use axum::{
+    Router,
     body::{Body, to_bytes},
     extract::Request,
     response::Response,
@@ -30,15 +32,19 @@ static EQUAL: AtomicU64 = AtomicU64::new(0);
 
 /// What one would write: the client's answer, and a task that asks the other side and
 /// compares. Nothing is bounded, named, counted by route or told from a race.
-async fn spawned(request: Request) -> Result<Response, Infallible> {
+async fn spawned(
+    mut old: Router,
+    mut new: Router,
+    request: Request,
+) -> Result<Response, Infallible> {
     let (head, _) = request.into_parts();
     let copy = Request::from_parts(head.clone(), Body::empty());
-    let answer = side(Health::Fine).call(Request::from_parts(head, Body::empty())).await?;
+    let answer = old.call(Request::from_parts(head, Body::empty())).await?;
     let (head, body) = answer.into_parts();
     let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
     let (status, of_old) = (head.status, body.clone());
     tokio::spawn(async move {
-        let Ok(answer) = side(Health::Fine).call(copy).await;
+        let Ok(answer) = new.call(copy).await;
         let same_status = answer.status() == status;
         let of_new = to_bytes(answer.into_body(), 1 << 20).await.unwrap_or_default();
         if same_status && of_new == of_old {
@@ -46,6 +52,12 @@ async fn spawned(request: Request) -> Result<Response, Infallible> {
         }
     });
     Ok(Response::from_parts(head, Body::from(body)))
+}
+
+/// Two routers, made once.
+fn by_hand(servers: &Servers) -> Result<SocketAddr, BoxError> {
+    let (old, new) = (side(Health::Fine), side(Health::Fine));
+    servers.service(service_fn(move |request| spawned(old.clone(), new.clone(), request)))
 }
 
 pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(), BoxError> {
@@ -59,7 +71,7 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
         Ok(layer.compare(comparer).noise(Noise::off()).limits(limits)?)
     })?;
     let contenders: [Contender; 3] = [
-        ("spawn by hand", servers.service(service_fn(spawned))?),
+        ("spawn by hand", by_hand(servers)?),
         ("the layer, rate 1.0", layered),
         ("no shadow at all", servers.router(side(Health::Fine))?),
     ];

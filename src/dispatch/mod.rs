@@ -49,6 +49,8 @@ pub(crate) struct Settings<P> {
     /// Permits of shadow tasks.
     pub(crate) shadows: Arc<Semaphore>,
     pub(crate) observer: Arc<dyn Observer>,
+    /// Whether there is one: nothing is made for nobody.
+    pub(crate) observed: bool,
     pub(crate) noise: Noise,
     pub(crate) read_fallback: Option<std::time::Duration>,
     pub(crate) durations: bool,
@@ -66,6 +68,7 @@ impl<P: Clone> Clone for Settings<P> {
             legs: Arc::clone(&self.legs),
             shadows: Arc::clone(&self.shadows),
             observer: Arc::clone(&self.observer),
+            observed: self.observed,
             noise: self.noise.clone(),
             read_fallback: self.read_fallback,
             durations: self.durations,

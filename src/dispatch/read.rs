@@ -103,7 +103,8 @@ where
                 Err(_) => Err(Refused::AuthorityTimeout),
             },
         };
-        let took = began.elapsed();
+        let headed = Instant::now();
+        let took = headed - began;
         mark.record(took);
 
         let glance = protocol.glancing();
@@ -176,6 +177,7 @@ where
             other,
             request: watched,
             answer: pending,
+            headed,
             authority_took: took,
             raced,
             marks,

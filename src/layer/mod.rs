@@ -88,6 +88,7 @@ impl<New, P> MigrationLayer<New, P> {
             shadows: Arc::new(Semaphore::new(limits.shadow_tasks)),
             limits,
             observer: Arc::new(()),
+            observed: false,
             noise: Noise::default(),
             read_fallback: None,
             durations: false,
@@ -135,6 +136,7 @@ impl<New, P: Clone> MigrationLayer<New, P> {
         let settings = self.set();
         settings.core.heed(&observer);
         settings.observer = observer;
+        settings.observed = true;
         self
     }
 

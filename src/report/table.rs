@@ -60,6 +60,7 @@ pub(crate) struct Finding<'a> {
     /// The [generation](Table::generation) when it was asked for.
     pub(crate) generation: u64,
     pub(crate) route: &'a Arc<str>,
+    /// Needed where something differs.
     pub(crate) request: &'a Arc<str>,
     pub(crate) authority: Side,
     pub(crate) verdict: &'a Verdict,

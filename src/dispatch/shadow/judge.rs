@@ -102,7 +102,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         authority: &mut Ready<A>,
         other: Ready<O>,
         teed: &mut Teed<P::Watched, P::Pending>,
-        label: &mut Arc<str>,
+        asked: &mut Option<Arc<P::Whole>>,
     ) -> (Found, LastOf<P, Req, A>)
     where
         P: Protocol<Req, A::Response, A::Error>,
@@ -111,7 +111,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         Req: Send + 'static,
     {
         let mut other_again = other.again();
-        let (mut last, theirs) = match self.first(other, teed, label).await {
+        let (mut last, theirs) = match self.first(other, teed, asked).await {
             Ok(read) => read,
             Err(found) => return (found, None),
         };
@@ -138,7 +138,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         &self,
         other: Ready<O>,
         teed: &mut Teed<P::Watched, P::Pending>,
-        label: &mut Arc<str>,
+        asked: &mut Option<Arc<P::Whole>>,
     ) -> impl Future<Output = Result<Firsts<P::Whole, P::Captured>, Found>> + Send
     where
         P: Protocol<Req, O::Response, O::Error>,
@@ -157,7 +157,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 Err(CaptureError::Gone) => return Err(skipped(SkipReason::RequestUnread)),
                 Err(error) => return Err(skipped(lost(error))),
             };
-            *label = protocol.label(&whole);
+            *asked = Some(Arc::clone(&whole));
 
             let (theirs, mine) = {
                 let answer = teed.answer.take().expect("it is read once");

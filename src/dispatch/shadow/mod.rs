@@ -31,10 +31,11 @@ use super::{
     Ready, Settings,
     guard::{CatchPanic, Panicked, guarded},
     inner::Inner,
+    other_leg::later_than,
 };
 use crate::{
     compare::{Diff, FailReason, InconclusiveReason, Mismatch, SkipReason, Verdict},
-    flag::{End, Mark, later},
+    flag::{End, Mark},
     observe::{Event, ShadowRead},
     protocol::{Dispatch, Protocol},
     reconcile::{Keys, Observation},
@@ -52,6 +53,8 @@ pub(super) struct Start<A, O, W, N> {
     pub(super) other: Ready<O>,
     pub(super) request: W,
     pub(super) answer: N,
+    /// When the authority's head was here.
+    pub(super) headed: Instant,
     pub(super) authority_took: Duration,
     /// Since before the authority was asked.
     pub(super) raced: Observation,
@@ -78,12 +81,14 @@ pub(super) fn start<P, A, O, Req>(
         other,
         request,
         answer,
+        headed,
         authority_took,
         raced,
         marks,
         slot,
     } = start;
-    let (settings, deadline) = (Arc::clone(settings), later(settings.limits.shadow_deadline));
+    let settings = Arc::clone(settings);
+    let deadline = later_than(headed, settings.limits.shadow_deadline);
     let span = tracing::info_span!(
         target: "tower_migration",
         "migration_leg",
@@ -154,15 +159,19 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
         Req: Send + 'static,
     {
-        let mut label = Arc::from("");
+        let mut asked = None;
         let found = {
-            let reading = pin!(self.read(&mut authority, other, teed, &mut label));
+            let reading = pin!(self.read(&mut authority, other, teed, &mut asked));
             timeout_at(self.deadline, CatchPanic::new(reading)).await
         };
         let (found, last) = match found {
             Ok(Ok(found)) => found,
             Ok(Err(Panicked)) => (failed(FailReason::Panicked), None),
             Err(_) => (self.too_late(), None),
+        };
+        let label = || {
+            let label = |whole: &Arc<P::Whole>| guarded(|| self.settings.protocol.label(whole));
+            asked.as_ref().and_then(label).unwrap_or_default()
         };
         let end = match &found.verdict {
             // The other side has not been asked.
@@ -193,10 +202,12 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 self.progress.differed()
             }
         };
+        // Not made for nobody, nor by a function of the user's under the report's lock.
+        let named = if found.differs.is_empty() { Arc::default() } else { label() };
         self.settings.core.report.count(&Finding {
             generation: self.generation,
             route: &self.route,
-            request: &label,
+            request: &named,
             authority: self.stage.authority(),
             verdict: &found.verdict,
             differs: &found.differs,
@@ -215,10 +226,11 @@ impl<P: Send + Sync + 'static> Shadow<P> {
     }
 
     /// Tells everybody who wants to know.
-    fn tell(&self, found: Found, label: Arc<str>, other_took: Option<Duration>) {
+    fn tell(&self, found: Found, label: impl Fn() -> Arc<str>, other_took: Option<Duration>) {
         let Found { verdict, error, .. } = found;
         let rereads = self.progress.rereads.load(Ordering::Relaxed);
         if let Verdict::Mismatch(diff) = &verdict {
+            let label = label();
             tracing::warn!(
                 target: "tower_migration",
                 migration = %self.settings.core.name(),
@@ -229,7 +241,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 "the two sides answer a read differently"
             );
             self.settings.core.remember(Mismatch {
-                request: Arc::clone(&label),
+                request: label,
                 route: Arc::clone(&self.route),
                 keys: self.keys.clone(),
                 authority: self.stage.authority(),
@@ -240,8 +252,12 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 at: SystemTime::now(),
             });
         }
-        self.settings.verdict(&ShadowRead {
-            request: label,
+        self.settings.verdict(&verdict, error.as_deref(), &label);
+        if !self.settings.observed {
+            return;
+        }
+        self.settings.observe(&Event::Shadow(&ShadowRead {
+            request: label(),
             route: Arc::clone(&self.route),
             keys: self.keys.clone(),
             stage: self.stage,
@@ -252,7 +268,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             authority_took: Some(self.authority_took),
             other_took,
             at: SystemTime::now(),
-        });
+        }));
     }
 
     /// What it means that the deadline has come.
@@ -312,7 +328,7 @@ impl<P> Settings<P> {
     #[inline(never)]
     fn no_slot(&self, stage: Stage) {
         self.core.report.no_slot();
-        self.verdict(&not_compared("".into(), Keys::none(), stage, SkipReason::NoSlot));
+        self.tell(&not_compared(Arc::default(), Keys::none(), stage, SkipReason::NoSlot));
     }
 
     /// A sampled read that is not compared, known before its task began.
@@ -332,27 +348,33 @@ impl<P> Settings<P> {
             other_took: None,
             is_measured: false,
         });
-        self.verdict(&read);
+        self.tell(&read);
     }
 
-    fn verdict(&self, read: &ShadowRead) {
-        self.core.counters.verdict(&read.verdict);
+    fn tell(&self, read: &ShadowRead) {
+        let error = read.error.as_deref();
+        self.verdict(&read.verdict, error, || Arc::clone(&read.request));
+        self.observe(&Event::Shadow(read));
+    }
+
+    /// Counts and logs. The request's name is made if the log wants it.
+    fn verdict(&self, verdict: &Verdict, error: Option<&str>, request: impl Fn() -> Arc<str>) {
+        self.core.counters.verdict(verdict);
         tracing::debug!(
             target: "tower_migration",
             migration = %self.core.name(),
-            request = %read.request,
-            verdict = read.verdict.as_str(),
-            reason = read.verdict.reason(),
-            error = read.error,
+            request = %request(),
+            verdict = verdict.as_str(),
+            reason = verdict.reason(),
+            error,
             "shadow read"
         );
-        self.observe(&Event::Shadow(read));
     }
 }
 
 fn not_compared(route: Arc<str>, keys: Keys, stage: Stage, reason: SkipReason) -> ShadowRead {
     ShadowRead {
-        request: "".into(),
+        request: Arc::default(),
         route,
         keys,
         stage,

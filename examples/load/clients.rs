@@ -51,7 +51,7 @@ pub(crate) struct Load {
 /// What the clients saw.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    /// Microseconds from when a request was due to the end of its answer.
+    /// Nanoseconds from when a request was due to the end of its answer.
     pub(crate) latency: Histogram<u64>,
     pub(crate) per_second: f64,
 }
@@ -59,7 +59,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// In milliseconds.
     pub(crate) fn quantile(&self, quantile: f64) -> f64 {
-        self.latency.value_at_quantile(quantile) as f64 / 1e3
+        self.latency.value_at_quantile(quantile) as f64 / 1e6
     }
 }
 
@@ -99,8 +99,9 @@ impl Clients {
         let local = LocalSet::new();
         local.block_on(&self.0, async {
             let shared = Rc::<Shared>::default();
-            // A minute at most, to three digits.
-            *shared.latency.borrow_mut() = Some(Histogram::new_with_max(60_000_000, 3)?);
+            // From a microsecond to a minute, to three digits.
+            let latency = Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?;
+            *shared.latency.borrow_mut() = Some(latency);
             let mut running = Vec::new();
             for _ in 0..load.connections {
                 let wire = Wire::to(load.to).await?;
@@ -165,7 +166,7 @@ async fn client(mut wire: Wire, load: Load, shared: Rc<Shared>) -> Result<(), Bo
         wire.ask(load.ask, number).await?;
         shared.answered.set(shared.answered.get() + 1);
         if let Some(latency) = &mut *shared.latency.borrow_mut() {
-            latency.saturating_record(due.elapsed().as_micros() as u64);
+            latency.saturating_record(due.elapsed().as_nanos() as u64);
         }
     }
 }

@@ -119,7 +119,7 @@ impl Curves {
         let points = |latency: &Histogram<u64>| -> Vec<(f64, f64)> {
             let steps = (0..=200).map(|step| f64::from(step) / 200.0 * NINES);
             let at = |nines: f64| latency.value_at_quantile(1.0 - 10_f64.powf(-nines));
-            steps.map(|nines| (nines, at(nines).max(1) as f64 / 1e3)).collect()
+            steps.map(|nines| (nines, at(nines).max(1) as f64 / 1e6)).collect()
         };
         let curves: Vec<_> = self.curves.iter().map(|(_, latency)| points(latency)).collect();
         let all = || curves.iter().flatten().map(|(_, millis)| *millis);

@@ -29,6 +29,7 @@ pub(crate) fn ratio(median: Median) -> String {
     }
 }
 
-pub(crate) fn millis(value: f64) -> String {
-    format!("{value:.2} ms")
+/// A time that is given in milliseconds.
+pub(crate) fn time(millis: f64) -> String {
+    if millis < 1.0 { format!("{:.1} µs", millis * 1e3) } else { format!("{millis:.3} ms") }
 }

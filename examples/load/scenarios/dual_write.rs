@@ -17,7 +17,7 @@ use crate::{
     plot::{Curves, Plot},
     servers::Servers,
     sides::{Health, side},
-    table::{self, Line, millis, ratio},
+    table::{self, Line, ratio, time},
 };
 
 /// Both sides at once, by hand. Old's answer counts.
@@ -66,10 +66,10 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
         .enumerate()
         .map(|(at, (name, _))| {
             let cells = vec![
-                millis(turns.median(at, |seen| seen.quantile(0.5))),
+                time(turns.median(at, |seen| seen.quantile(0.5))),
                 ratio(turns.ratio(at, 0, |seen| seen.quantile(0.5))),
                 ratio(turns.ratio(at, 1, |seen| seen.quantile(0.5))),
-                millis(turns.median(at, |seen| seen.quantile(0.99))),
+                time(turns.median(at, |seen| seen.quantile(0.99))),
             ];
             Line { name, cells }
         })

@@ -1,5 +1,6 @@
 //! What is compared with what.
 
+mod by_hand;
 mod dual_write;
 mod memory;
 mod one_sided;

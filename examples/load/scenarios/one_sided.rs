@@ -11,7 +11,7 @@ use crate::{
     plot::{Bars, Plot},
     servers::Servers,
     sides::{Health, side},
-    table::{self, Line, millis, ratio},
+    table::{self, Line, ratio, time},
 };
 
 pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(), BoxError> {
@@ -44,8 +44,8 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
             let cells = vec![
                 format!("{:.0}", full.median(at, |seen| seen.per_second)),
                 ratio(throughput),
-                millis(paced.median(at, |seen| seen.quantile(0.5))),
-                millis(paced.median(at, |seen| seen.quantile(0.99))),
+                time(paced.median(at, |seen| seen.quantile(0.5))),
+                time(paced.median(at, |seen| seen.quantile(0.99))),
                 ratio(paced.ratio(at, 0, |seen| seen.quantile(0.99))),
             ];
             Line { name, cells }

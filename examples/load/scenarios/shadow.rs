@@ -5,14 +5,14 @@ use tower_migration::{
     compare::{Compare, Headers, Status, json::Json},
 };
 
-use super::{Contender, Turns};
+use super::{Contender, Turns, by_hand};
 use crate::{
     args::Args,
     clients::{Ask, Pace},
     plot::{Curves, Plot},
     servers::Servers,
     sides::{Health, side},
-    table::{self, Line, millis, ratio},
+    table::{self, Line, ratio, time},
 };
 
 pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(), BoxError> {
@@ -26,13 +26,14 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
         migrations.push(migration);
         address
     };
-    let contenders: [Contender; 6] = [
+    let contenders: [Contender; 7] = [
         ("other side fine", layered(Health::Fine, 1.0)?),
         ("other side dead", layered(Health::Dead, 1.0)?),
         ("other side at 500 ms", layered(Health::After(500), 1.0)?),
         ("other side hanging", layered(Health::Hangs, 1.0)?),
         ("none sampled", layered(Health::Fine, 0.0)?),
         ("no layer", servers.router(side(Health::Fine))?),
+        ("no layer, spawn by hand, fine", by_hand::start(servers)?),
     ];
     // Far below what one core can do with both sides on it.
     let rate = 2_000.0;
@@ -46,9 +47,9 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
         .enumerate()
         .map(|(at, (name, _))| {
             let cells = vec![
-                millis(turns.median(at, |seen| seen.quantile(0.5))),
+                time(turns.median(at, |seen| seen.quantile(0.5))),
                 ratio(turns.ratio(at, 0, |seen| seen.quantile(0.5))),
-                millis(turns.median(at, |seen| seen.quantile(0.99))),
+                time(turns.median(at, |seen| seen.quantile(0.99))),
                 ratio(turns.ratio(at, 0, |seen| seen.quantile(0.99))),
                 compared.get(at).copied().unwrap_or_default().to_string(),
             ];

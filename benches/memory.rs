@@ -1,0 +1,200 @@
+//! How much memory the layer holds at most, limit by limit.
+//!
+//! # What is measured
+//!
+//! The bytes that are allocated and not freed while so many things of one kind are
+//! held: writes and shadow reads whose other side hangs, dirty keys, bodies. Divided
+//! by how many there are it is what one costs; times the limit's default it is the
+//! most that this limit lets the layer hold. Tasks, futures and what the sides of these
+//! benches keep are in it; what an allocator adds is not.
+//!
+//! # Budgets
+//!
+//! `allowed` is what the page "performance" says of one, and the same number holds the
+//! limit's whole. It does not depend on the machine, so it is checked: if one is
+//! missed this bench ends with exit code 1.
+
+mod support;
+
+use std::{alloc::System, future::Future, process::ExitCode};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tokio::{runtime::Runtime, task::yield_now};
+use tower_layer::Layer;
+use tower_migration::{Limits, Migration, MigrationHandle, MigrationLayer, Stage};
+
+use support::{Hello, Other, Req, ask, at, current_thread, shadowed};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Of each kind.
+const COUNT: usize = 64;
+const KIB: f64 = 1024.0;
+const MIB: usize = 1 << 20;
+
+/// What one of a kind costs.
+struct Row {
+    name: &'static str,
+    /// Bytes, on average.
+    each: f64,
+    /// The limit, and its default.
+    limit: (&'static str, usize),
+    allowed: f64,
+}
+
+/// Prints a row. `false`: it costs too much.
+fn print(row: &Row) -> bool {
+    let Row { name, each, limit: (limit, default), allowed } = row;
+    let whole = each * *default as f64 / MIB as f64;
+    let over = each > allowed;
+    let mark = if over { "  OVER ITS BUDGET" } else { "" };
+    println!("{name:<36}{each:>10.2}{allowed:>10.2}   {limit} {default}: {whole:.1} MiB{mark}");
+    !over
+}
+
+/// What `hold` leaves behind, for each of so many that are held.
+fn held<F: Future<Output = ()>>(runtime: &Runtime, hold: impl FnOnce() -> F) -> f64 {
+    let region = Region::new(ALLOCATOR);
+    runtime.block_on(hold());
+    let change = region.change();
+    let bytes = change.bytes_allocated as f64 - change.bytes_deallocated as f64;
+    bytes / COUNT as f64
+}
+
+/// A write of a key that has about fifty letters.
+fn write(key: usize, body: Bytes) -> Req {
+    let path = format!("/airports/by-country/switzerland/{key:08}/runways");
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::PUT;
+    *request.uri_mut() = path.parse().expect("a path");
+    request
+}
+
+/// Makes so many writes, whose clients have their answers.
+async fn written(service: &mut Migration<Hello, Other>, keys: Keys, body: usize) {
+    for number in 0..COUNT {
+        let key = match keys {
+            Keys::From(first) => first + number,
+            Keys::Only(key) => key,
+        };
+        ask(service, write(key, Bytes::from(vec![b'.'; body]))).await;
+    }
+    yield_now().await;
+}
+
+/// Which keys are written.
+#[derive(Clone, Copy)]
+enum Keys {
+    /// Distinct ones, counted from here.
+    From(usize),
+    Only(usize),
+}
+
+/// Both sides written, and new of this health.
+fn dual(runtime: &Runtime, other: Other) -> (MigrationHandle, Migration<Hello, Other>) {
+    let _context = runtime.enter();
+    let handle = runtime.block_on(at(Stage::WriteBoth));
+    let layer = MigrationLayer::new(handle.clone(), other);
+    (handle, layer.layer(Hello))
+}
+
+/// Writes whose other leg hangs: `keys` after those that were there before.
+fn legs(keys: Keys, body: usize) -> f64 {
+    let runtime = current_thread();
+    let (handle, mut service) = dual(&runtime, Other::Hangs);
+    // What is made once is there before it is counted.
+    runtime.block_on(written(&mut service, Keys::From(1_000), 0));
+    let each = held(&runtime, || written(&mut service, keys, body));
+    assert_eq!(handle.status().on_new.writes, 2 * COUNT as u64, "a leg was left out");
+    each
+}
+
+fn shadows(body: usize) -> f64 {
+    let runtime = current_thread();
+    let limits = Limits::default().shadow_tasks(2 * COUNT);
+    let (handle, mut service) = shadowed(&runtime, 1.0, Other::Hangs, limits);
+    let read = |body: usize| {
+        let mut request = write(0, Bytes::from(vec![b'.'; body]));
+        *request.method_mut() = Method::GET;
+        request
+    };
+    let mut reads = async |body| {
+        for _ in 0..COUNT {
+            ask(&mut service, read(body)).await;
+        }
+        yield_now().await;
+    };
+    runtime.block_on(reads(0));
+    let each = held(&runtime, || reads(body));
+    assert_eq!(handle.status().on_new.shadows, 2 * COUNT as u64, "a shadow was left out");
+    each
+}
+
+fn dirty_keys() -> f64 {
+    let runtime = current_thread();
+    let (handle, mut service) = dual(&runtime, Other::Fails);
+    runtime.block_on(written(&mut service, Keys::From(1_000), 0));
+    held(&runtime, || async {
+        written(&mut service, Keys::From(0), 0).await;
+        while handle.dirty_keys().len() < 2 * COUNT {
+            yield_now().await;
+        }
+    })
+}
+
+fn main() -> ExitCode {
+    println!(
+        "{:<36}{:>10}{:>10}   the limit, its default, and what it holds then",
+        "held", "bytes", "allowed"
+    );
+    let leg = legs(Keys::From(0), 0);
+    let queued = legs(Keys::Only(0), 0);
+    let shadow = shadows(0);
+    let rows = [
+        Row {
+            name: "a write whose other leg hangs",
+            each: leg,
+            limit: ("running_legs", 1024),
+            allowed: 6.0 * KIB,
+        },
+        Row {
+            name: "one that waits for its key",
+            each: queued,
+            limit: ("key_queue", 64),
+            allowed: 6.0 * KIB,
+        },
+        Row {
+            name: "a shadow whose other side hangs",
+            each: shadow,
+            limit: ("shadow_tasks", 64),
+            allowed: 8.0 * KIB,
+        },
+        Row {
+            name: "a dirty key of fifty letters",
+            each: dirty_keys(),
+            limit: ("dirty_keys", 100_000),
+            allowed: 250.0,
+        },
+        Row {
+            name: "a byte of a write's body",
+            each: (legs(Keys::From(0), MIB) - leg) / MIB as f64,
+            limit: ("buffered_bytes", 256 * MIB),
+            allowed: 1.05,
+        },
+        Row {
+            name: "a byte of a shadowed request",
+            // All of them are under the limit.
+            each: (shadows(MIB / 4) - shadow) / (MIB / 4) as f64,
+            limit: ("captured_bytes", 64 * MIB),
+            allowed: 1.05,
+        },
+    ];
+    if rows.iter().filter(|row| !print(row)).count() == 0 {
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::FAILURE
+}

@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
                 ratio(turns.ratio(at, 0, |seen| seen.quantile(0.5))),
                 time(turns.median(at, |seen| seen.quantile(0.99))),
                 ratio(turns.ratio(at, 0, |seen| seen.quantile(0.99))),
-                compared.get(at).copied().unwrap_or_default().to_string(),
+                compared.get(at).map_or_else(|| "–".to_owned(), u64::to_string),
             ];
             Line { name, cells }
         })

@@ -125,9 +125,9 @@ pin_project! {
         #[pin]
         future: F,
         limit: Duration,
-        // A future that uses up all the task's budget must not make it late.
-        #[pin]
-        patience: Option<Unconstrained<Sleep>>,
+        // A future that uses up all the task's budget must not make it late. Boxed: it
+        // is large, and mostly not needed.
+        patience: Option<Pin<Box<Unconstrained<Sleep>>>>,
     }
 }
 
@@ -135,15 +135,13 @@ impl<F: Future> Future for Within<F> {
     type Output = Option<F::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+        let this = self.project();
         if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Some(output));
         }
-        if this.patience.is_none() {
-            this.patience.set(Some(unconstrained(sleep(*this.limit))));
-        }
-        let patience = this.patience.as_pin_mut().expect("set above");
-        patience.poll(cx).map(|()| None)
+        let limit = *this.limit;
+        let patience = this.patience.get_or_insert_with(|| Box::pin(unconstrained(sleep(limit))));
+        patience.as_mut().poll(cx).map(|()| None)
     }
 }
 

@@ -7,8 +7,11 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) enum Queue {
     AtMostOne(Option<u64>),
-    More(VecDeque<u64>),
+    // Boxed: a table of these has room for it in every one.
+    More(Box<VecDeque<u64>>),
 }
+
+const _: () = assert!(size_of::<Queue>() == 16);
 
 impl Default for Queue {
     fn default() -> Self {
@@ -38,7 +41,7 @@ impl Queue {
     pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
         let (one, more) = match self {
             Self::AtMostOne(id) => (*id, None),
-            Self::More(ids) => (None, Some(ids)),
+            Self::More(ids) => (None, Some(&**ids)),
         };
         one.into_iter().chain(more.into_iter().flatten().copied())
     }
@@ -46,7 +49,7 @@ impl Queue {
     pub(super) fn push_back(&mut self, id: u64) {
         match self {
             Self::AtMostOne(slot @ None) => *slot = Some(id),
-            Self::AtMostOne(Some(first)) => *self = Self::More([*first, id].into()),
+            Self::AtMostOne(Some(first)) => *self = Self::More(Box::new([*first, id].into())),
             Self::More(ids) => ids.push_back(id),
         }
     }

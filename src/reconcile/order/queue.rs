@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) enum Queue {
     AtMostOne(Option<u64>),
-    // Boxed: a table of these has room for it in every one.
+    #[expect(clippy::box_collection, reason = "a table of these has room for it in each")]
     More(Box<VecDeque<u64>>),
 }
 

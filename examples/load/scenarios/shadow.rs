@@ -1,7 +1,7 @@
 //! What the client of a sampled read waits for, whatever the other side does.
 
 use tower_migration::{
-    BoxError, Stage,
+    BoxError, Limits, Stage,
     compare::{Compare, Headers, Status, json::Json},
 };
 
@@ -22,7 +22,11 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
         migration.set_shadow_rate(rate)?;
         let comparer = Status.and(Headers::default()).and(Json::new());
         let sides = [Health::Fine, other];
-        let address = servers.layered(&migration, sides, |layer| Ok(layer.compare(comparer)));
+        // As many as hang until their deadline: with the default's 64 slots most reads
+        // beside a hanging side are not sampled, and cost less for that.
+        let limits = Limits::default().shadow_tasks(100_000).captured_bytes(1 << 30);
+        let address = servers
+            .layered(&migration, sides, |layer| Ok(layer.compare(comparer).limits(limits)?));
         migrations.push(migration);
         address
     };

@@ -18,7 +18,9 @@
 //! what it takes now and a quarter, so that a change which makes it dearer is
 //! seen, and another processor is not: if one is missed this bench ends with exit
 //! code 1. Without valgrind it
-//! says that nothing was counted.
+//! says that nothing was counted, and ends well: a compiler is all that this crate asks
+//! of a machine. Nor is there a bench crate: those need a runner of the very same
+//! version installed beside cargo, which starts callgrind as this program does.
 //!
 //! # How to read it
 //!
@@ -126,11 +128,11 @@ const TABLE: &[Row] = &[
     row("router, nested", "router, bare", ANY, |runtime, calls| {
         router(runtime, "nested", calls);
     }),
-    row("router, old_only, none around", "router, bare", 1_300, |runtime, calls| {
+    row("router, old_only, none around", "router, bare", 1_250, |runtime, calls| {
         let app = without_router(runtime, Stage::OldOnly);
         times(calls, || finish(app.clone().oneshot(hello())));
     }),
-    row("router, old_only", "router, nested", 1_250, |runtime, calls| {
+    row("router, old_only", "router, nested", 1_100, |runtime, calls| {
         router(runtime, "old_only", calls);
     }),
     base("join", |runtime, calls| {

@@ -5,7 +5,9 @@
 //! The one-sided call of `one_sided.rs`, in a process without a recorder and a
 //! subscriber, and in one that has installed the Prometheus exporter's recorder
 //! and a subscriber at INFO, as services do. Both can be installed only once, so
-//! this program starts itself for each turn; the two take turns.
+//! this program starts itself for each turn; the two take turns. A turn is eleven
+//! seconds of calls, and a runtime beside them, in which the layer's publisher hands
+//! its counters on twice. At its end the recorder must have been told of every call.
 //!
 //! # Budget
 //!
@@ -14,6 +16,7 @@
 //!
 //! # How to read it
 //!
+//! A turn's number is its time divided by its calls: what happens twice in it counts.
 //! Medians over the turns, and of the difference turn by turn.
 
 mod support;
@@ -22,39 +25,62 @@ use std::{
     env,
     hint::black_box,
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::Instant;
-use tower_migration::Stage;
+use tower_layer::Layer;
+use tower_migration::{MigrationLayer, Stage};
 use tracing_subscriber::filter::LevelFilter;
 
-use support::{by_hand, current_thread, get, median, migration};
+use support::{Hello, at, by_hand, get, median, two_workers};
 
-/// Nanoseconds of one call, the median of some stretches.
-fn child(with: bool, calls: u32) -> f64 {
-    if with {
-        PrometheusBuilder::new().install_recorder().expect("the first recorder");
+/// Nanoseconds of one call, over so many milliseconds.
+fn child(with: bool, millis: u64) -> f64 {
+    let prometheus = with.then(|| {
         let to_nowhere = || std::io::sink();
         tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_writer(to_nowhere).init();
-    }
-    let runtime = current_thread();
+        PrometheusBuilder::new().install_recorder().expect("the first recorder")
+    });
+    // It runs beside the calls.
+    let runtime = two_workers();
     let _context = runtime.enter();
-    let mut service = migration(&runtime, Stage::OldOnly);
+    let handle = runtime.block_on(at(Stage::OldOnly));
+    let mut service = MigrationLayer::new(handle.clone(), Hello).layer(Hello);
+    let mut calls = 0_u64;
     let mut stretch = || {
-        let began = Instant::now();
-        for _ in 0..calls {
+        for _ in 0..100 {
             black_box(by_hand(&mut service, black_box(get())));
         }
-        began.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
+        calls += 100;
     };
-    stretch();
-    median((0..21).map(|_| stretch()).collect())
+    (0..100).for_each(|_| stretch());
+    let (began, length) = (Instant::now(), Duration::from_millis(millis));
+    let mut timed = 0_u64;
+    while began.elapsed() < length {
+        stretch();
+        timed += 100;
+    }
+    let took = began.elapsed().as_secs_f64() * 1e9 / timed as f64;
+    runtime.block_on(handle.shutdown());
+    if let Some(prometheus) = prometheus {
+        let counted = told(&prometheus.render());
+        assert_eq!(counted, calls, "the recorder has not been told of every call");
+    }
+    took
 }
 
-fn turn(with: &str, calls: &str) -> f64 {
+/// How many requests the recorder knows of.
+fn told(metrics: &str) -> u64 {
+    let counters =
+        metrics.lines().filter(|line| line.starts_with("tower_migration_requests_total"));
+    counters.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+fn turn(with: &str, millis: &str) -> f64 {
     let me = env::current_exe().expect("a program has a path");
-    let ran = Command::new(me).args(["child", with, calls]).output().expect("it starts itself");
+    let ran = Command::new(me).args(["child", with, millis]).output().expect("it starts itself");
     let said = String::from_utf8_lossy(&ran.stdout);
     said.trim().parse().unwrap_or_else(|_| panic!("a number, not {said:?}"))
 }
@@ -62,15 +88,15 @@ fn turn(with: &str, calls: &str) -> f64 {
 fn main() -> ExitCode {
     let args: Vec<_> = env::args().skip(1).collect();
     let args: Vec<_> = args.iter().map(String::as_str).collect();
-    if let ["child", with, calls] = args[..] {
-        println!("{}", child(with == "with", calls.parse().expect("a number")));
+    if let ["child", with, millis] = args[..] {
+        println!("{}", child(with == "with", millis.parse().expect("a number")));
         return ExitCode::SUCCESS;
     }
     let timed = args.contains(&"--bench") && !args.contains(&"--test");
-    let (turns, calls) = if timed { (15, "20000") } else { (1, "100") };
+    let (turns, millis) = if timed { (5, "11000") } else { (1, "100") };
     let (mut without, mut with, mut more) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..turns {
-        let pair = ["without", "with"].map(|which| turn(which, calls));
+        let pair = ["without", "with"].map(|which| turn(which, millis));
         without.push(pair[0]);
         with.push(pair[1]);
         more.push(pair[1] - pair[0]);

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use axum::{
+    Router,
     body::{Body, to_bytes},
     extract::Request,
     response::Response,
@@ -21,8 +22,7 @@ use crate::{
 };
 
 /// Both sides at once, by hand. Old's answer counts.
-async fn join(request: Request) -> Result<Response, Infallible> {
-    let (mut old, mut new) = (side(Health::After(1)), side(Health::After(1)));
+async fn join(mut old: Router, mut new: Router, request: Request) -> Result<Response, Infallible> {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, 2 << 20).await.unwrap_or_default();
     let copy = || Request::from_parts(head.clone(), Body::from(body.clone()));
@@ -32,6 +32,9 @@ async fn join(request: Request) -> Result<Response, Infallible> {
 }
 
 pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(), BoxError> {
+    // Made once.
+    let (old, new) = (side(Health::After(1)), side(Health::After(1)));
+    let join = service_fn(move |request| join(old.clone(), new.clone(), request));
     use FailurePolicy::{AuthorityWins, AwaitBoth, RequireBoth};
     let layered = |other, policy| {
         let sides = [Health::After(1), Health::After(other)];
@@ -47,7 +50,7 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
     ];
     let contenders: [Contender; 6] = [
         ("the authority alone", servers.router(side(Health::After(1)))?),
-        ("join! by hand", servers.service(service_fn(join))?),
+        ("join! by hand", servers.service(join)?),
         ("AuthorityWins", legs[0].1),
         ("AuthorityWins, other at 20 ms", legs[1].1),
         ("AwaitBoth", legs[2].1),

@@ -13,6 +13,10 @@ use crate::{
     table::{self, Line},
 };
 
+/// How much more than in the first half there may be in the last tenth: what an
+/// allocator finds out late is in it, and what grows with traffic is not.
+const GROWTH: f64 = 1.5;
+
 /// Of this process, in KiB, as Linux says it.
 fn resident() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -63,6 +67,11 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
         status.on_new.shadows, status.on_new.writes
     );
     table::print(&title, &["resident, at most"], &lines);
+    let most = |sizes: &[f64]| sizes.iter().copied().fold(0.0, f64::max);
+    let (early, late) = (most(&sizes[..sizes.len() / 2]), most(&sizes[sizes.len() - tenth..]));
+    if args.memory >= Duration::from_secs(60) && late > GROWTH * early {
+        return Err(format!("memory grew from {early:.1} to {late:.1} MiB").into());
+    }
     plot.line(Plotted {
         title: "resident memory in MiB, the other side hanging".to_owned(),
         values: sizes

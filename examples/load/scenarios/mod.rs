@@ -65,13 +65,16 @@ pub(crate) type Contender = (&'static str, SocketAddr);
 pub(crate) struct Turns(Vec<Vec<Seen>>);
 
 impl Turns {
-    /// Loads each in turn, beginning with another one each round.
+    /// Loads each in turn, each round in another order: what a turn leaves behind must
+    /// not always meet the same one.
     fn take(args: &Args, contenders: &[Contender], ask: Ask, pace: Pace) -> Result<Self, BoxError> {
         let clients = Clients::start()?;
         let mut turns: Vec<_> = contenders.iter().map(|_| Vec::new()).collect();
-        for round in 0..args.rounds {
-            for turn in 0..contenders.len() {
-                let at = (round + turn) % contenders.len();
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut order: Vec<_> = (0..contenders.len()).collect();
+        for _ in 0..args.rounds {
+            random.shuffle(&mut order);
+            for &at in &order {
                 let load = Load {
                     to: contenders[at].1,
                     ask,
@@ -97,6 +100,12 @@ impl Turns {
     /// Against another contender, turn by turn.
     fn ratio(&self, contender: usize, base: usize, value: impl Fn(&Seen) -> f64 + Copy) -> Median {
         Median::of_ratios(&self.of(contender, value), &self.of(base, value))
+    }
+
+    /// In milliseconds, over all turns together: what a turn's own hides if it happens
+    /// in few of them.
+    fn overall(&self, contender: usize, quantile: f64) -> f64 {
+        self.latency(contender).value_at_quantile(quantile) as f64 / 1e6
     }
 
     /// All turns of one contender together.

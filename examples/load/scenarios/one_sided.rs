@@ -47,6 +47,7 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
                 time(paced.median(at, |seen| seen.quantile(0.5))),
                 time(paced.median(at, |seen| seen.quantile(0.99))),
                 ratio(paced.ratio(at, 0, |seen| seen.quantile(0.99))),
+                time(paced.overall(at, 0.99)),
             ];
             Line { name, cells }
         })
@@ -55,7 +56,7 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
         "One side, {} connections: at saturation, and at {rate:.0} requests a second",
         args.connections
     );
-    let columns = ["requests/s", "of bare's", "p50", "p99", "of bare's"];
+    let columns = ["requests/s", "of bare's", "p50", "a turn's p99", "of bare's", "p99 overall"];
     table::print(&title, &columns, &lines);
     plot.bars(Bars { title: "throughput on one side, of the bare service's".to_owned(), bars });
     Ok(())

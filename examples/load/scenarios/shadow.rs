@@ -55,13 +55,18 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
                 ratio(turns.ratio(at, 0, |seen| seen.quantile(0.5))),
                 time(turns.median(at, |seen| seen.quantile(0.99))),
                 ratio(turns.ratio(at, 0, |seen| seen.quantile(0.99))),
+                time(turns.overall(at, 0.99)),
                 compared.get(at).map_or_else(|| "–".to_owned(), u64::to_string),
             ];
             Line { name, cells }
         })
         .collect();
     let title = format!("A read, every one sampled, {rate:.0} a second");
-    table::print(&title, &["p50", "of fine's", "p99", "of fine's", "compared"], &lines);
+    let columns = ["p50", "of fine's", "a turn's p99", "of fine's", "p99 overall", "compared"];
+    table::print(&title, &columns, &lines);
+    if migrations.iter().any(|migration| migration.report().no_slot > 0) {
+        return Err("reads were left out: those that were not shadowed cost less".into());
+    }
     plot.curves(Curves::of("a sampled read, by the other side's health", &contenders, &turns));
     for migration in migrations {
         servers.wait(migration.shutdown());

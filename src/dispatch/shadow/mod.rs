@@ -12,7 +12,7 @@ mod progress;
 
 use std::{
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -169,9 +169,12 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             Ok(Err(Panicked)) => (failed(FailReason::Panicked), None),
             Err(_) => (self.too_late(), None),
         };
+        // Made when somebody wants it, and once: it may be a function of the user's.
+        let named = OnceLock::new();
         let label = || {
             let label = |whole: &Arc<P::Whole>| guarded(|| self.settings.protocol.label(whole));
-            asked.as_ref().and_then(label).unwrap_or_default()
+            let name = || asked.as_ref().and_then(label).unwrap_or_default();
+            Arc::clone(named.get_or_init(name))
         };
         let end = match &found.verdict {
             // The other side has not been asked.
@@ -203,11 +206,11 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             }
         };
         // Not made for nobody, nor by a function of the user's under the report's lock.
-        let named = if found.differs.is_empty() { Arc::default() } else { label() };
+        let request = if found.differs.is_empty() { Arc::default() } else { label() };
         self.settings.core.report.count(&Finding {
             generation: self.generation,
             route: &self.route,
-            request: &named,
+            request: &request,
             authority: self.stage.authority(),
             verdict: &found.verdict,
             differs: &found.differs,

@@ -22,6 +22,10 @@ use crate::{
 
 /// Frames that have been read, and perhaps the error after them.
 type FramesOf<B> = VecDeque<Result<Frame<Bytes>, <B as Body>::Error>>;
+/// A body of at most so many bytes is copied out of what it was read into: servers
+/// read into buffers of eight KiB and more, and a leg may hang for minutes.
+const COPIED: usize = 8 * 1024;
+
 type Prepare = dyn Fn(&mut Request<Bytes>) + Send + Sync;
 
 /// How requests are copied.
@@ -151,6 +155,8 @@ impl Exchange {
                     Refused::BodyBroken
                 }
             })?;
+            // A few bytes of a connection's buffer keep all of it, which no limit counts.
+            let data = if data.len() > COPIED { data } else { Bytes::copy_from_slice(&data) };
             self.whole(parts, data, trailers, room)
         }
     }

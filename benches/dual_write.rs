@@ -26,7 +26,7 @@
 //!
 //! tokio's timer has ticks of 1 ms, so a sleep of 1 ms takes nearly two, in
 //! every row. Tests here switch on tokio's `test-util`, which makes each
-//! reading of its clock (three or four a dual write) a few nanoseconds dearer
+//! reading of its clock (four a dual write, and tokio's own) a few nanoseconds dearer
 //! than in a program.
 
 mod support;

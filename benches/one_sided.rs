@@ -4,8 +4,8 @@
 //!
 //! One call of a service that answers at once, from the making of the request
 //! to the end of the answer's body. The future is polled by hand, inside the
-//! context of a runtime (so that the layer's publisher is started) but not by
-//! it. Every row makes the same request and reads the same answer.
+//! context of a runtime (so that the layer's publisher is spawned, though it never
+//! runs: see `telemetry.rs` for that) but not by it. Every row makes the same request and reads the same answer.
 //!
 //! - `call/bare` is the baseline. `call/bare_and_two_arc_pairs` is the same
 //!   with two `Arc` clone-and-drop pairs around it, `box_clone_service`,

@@ -1,13 +1,20 @@
 //! Reads that are compared.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tower::ServiceExt;
+use tower_layer::Layer;
 use tower_migration::{
-    InFlight, Limits, Role, Side, Stage,
+    InFlight, Limits, MigrationLayer, Role, Side, Stage,
     compare::{Diff, InconclusiveReason, SkipReason, Verdict},
     protocol::Plain,
 };
 
 use super::store::*;
-use crate::support::Latch;
+use crate::support::{Latch, settle_tasks};
 
 fn rows(old: &str, new: &str) -> (Store, Store) {
     (Store::well().with("a", old), Store::well().with("a", new))
@@ -137,4 +144,54 @@ async fn a_list_is_raced_by_its_rows() {
     rig.handle.mark_dirty(&"/a".into(), Side::Old);
     let verdict = rig.verdict_of(Op::List.into()).await;
     assert_eq!(verdict, Verdict::Skipped(SkipReason::Dirty));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reads_name_is_made_once_however_many_want_it() {
+    let (old, new) = rows("v", "w");
+    let made = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&made);
+    let protocol = protocol().name(move |call| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        format!("{:?}", call.op)
+    });
+    let rig = Rig::with(old, new, protocol, |layer| layer).at(Stage::WriteBoth).await;
+    assert!(matches!(rig.verdict_of(get("a")).await, Verdict::Mismatch(_)));
+    // The report, the log, the mismatch that is remembered, and the observer.
+    assert_eq!(made.load(Ordering::Relaxed), 1);
+    assert_eq!(&*rig.handle.recent_mismatches()[0].request, r#"Get("a")"#);
+    assert_eq!(
+        &*rig.handle.report().routes[0].places[0].example.as_ref().unwrap().request,
+        r#"Get("a")"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_is_not_named_for_nobody() {
+    let (old, new) = rows("v", "v");
+    let rig = Rig::new(old, new).at(Stage::WriteBoth).await;
+    rig.handle.set_shadow_rate(1.0).unwrap();
+    // Nobody observes this one.
+    let made = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&made);
+    let protocol = protocol().name(move |_| counted.fetch_add(1, Ordering::Relaxed).to_string());
+    let layer = MigrationLayer::with_protocol(rig.handle.clone(), rig.new.clone(), protocol);
+    layer.layer(rig.old.clone()).oneshot(get("a")).await.unwrap();
+    settle_tasks().await;
+    let report = rig.handle.report();
+    assert_eq!((report.routes[0].compared, report.routes[0].matched), (1, 1));
+    assert_eq!(made.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_panics_costs_the_name_and_not_the_comparison() {
+    let boom = |_: &Call| std::panic::resume_unwind(Box::new("on purpose"));
+    for (theirs, differs) in [("v", false), ("w", true)] {
+        let (old, new) = rows("v", theirs);
+        let protocol = protocol().name(boom);
+        let rig = Rig::with(old, new, protocol, |layer| layer).at(Stage::WriteBoth).await;
+        let verdict = rig.verdict_of(get("a")).await;
+        assert_eq!(matches!(verdict, Verdict::Mismatch(_)), differs, "{verdict}");
+        assert_eq!(verdict == Verdict::Match, !differs, "{verdict}");
+    }
 }

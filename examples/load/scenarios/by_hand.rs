@@ -51,8 +51,8 @@ async fn spawned(
     Ok(Response::from_parts(head, Body::from(body)))
 }
 
-/// Serves it, with two routers that are made once.
-pub(super) fn start(servers: &Servers) -> Result<SocketAddr, BoxError> {
-    let (old, new) = (side(Health::Fine), side(Health::Fine));
+/// Serves it, with two routers that are made once, the new one of this health.
+pub(super) fn start(servers: &Servers, new: Health) -> Result<SocketAddr, BoxError> {
+    let (old, new) = (side(Health::Fine), side(new));
     servers.service(service_fn(move |request| spawned(old.clone(), new.clone(), request)))
 }

@@ -26,10 +26,11 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
         Ok(layer.compare(comparer).noise(Noise::off()).limits(limits)?)
     })?;
     let contenders: [Contender; 3] = [
-        ("spawn by hand", by_hand::start(servers)?),
+        ("spawn by hand", by_hand::start(servers, Health::Fine)?),
         ("the layer, rate 1.0", layered),
         ("no shadow at all", servers.router(side(Health::Fine))?),
     ];
+    let before = by_hand::equal();
     let turns = Turns::take(args, &contenders, Ask::Read, Pace::Full)?;
     let mut bars = Vec::new();
     let lines: Vec<_> = contenders
@@ -48,7 +49,7 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
     if report.no_slot > 0 {
         return Err("reads were left out: those that were not shadowed cost less".into());
     }
-    let by_hand = by_hand::equal();
+    let by_hand = by_hand::equal() - before;
     println!("  compared: {by_hand} by hand, {compared} by the layer\n");
     plot.bars(Bars { title: "throughput with shadows, of a spawn by hand".to_owned(), bars });
     servers.wait(migration.shutdown());

@@ -30,14 +30,15 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
         migrations.push(migration);
         address
     };
-    let contenders: [Contender; 7] = [
+    let contenders: [Contender; 8] = [
         ("other side fine", layered(Health::Fine, 1.0)?),
         ("other side dead", layered(Health::Dead, 1.0)?),
         ("other side at 500 ms", layered(Health::After(500), 1.0)?),
         ("other side hanging", layered(Health::Hangs, 1.0)?),
         ("none sampled", layered(Health::Fine, 0.0)?),
         ("no layer", servers.router(side(Health::Fine))?),
-        ("no layer, spawn by hand, fine", by_hand::start(servers)?),
+        ("no layer, spawn by hand, fine", by_hand::start(servers, Health::Fine)?),
+        ("no layer, spawn by hand, dead", by_hand::start(servers, Health::Dead)?),
     ];
     // Far below what one core can do with both sides on it.
     let rate = 2_000.0;

@@ -184,7 +184,8 @@ impl<'a> IntoIterator for &'a Keys {
 
 impl<K: Into<Key>> FromIterator<K> for Keys {
     fn from_iter<I: IntoIterator<Item = K>>(keys: I) -> Self {
-        let mut keys = keys.into_iter().map(Into::into);
+        // Fused: both are asked for, and a user's iterator may not like that.
+        let mut keys = keys.into_iter().map(Into::into).fuse();
         let (first, second) = match (keys.next(), keys.next()) {
             (None, _) => return Self::none(),
             (Some(only), None) => return only.into(),

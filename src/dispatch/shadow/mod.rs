@@ -9,11 +9,12 @@ mod ask;
 mod judge;
 mod noise;
 mod progress;
+mod tell;
 
 use std::{
     pin::pin,
     sync::{Arc, OnceLock, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -23,9 +24,11 @@ use tokio::{
 use tower_service::Service;
 use tracing::Instrument;
 
+pub(super) use self::tell::Skipped;
 use self::{
     judge::{Found, Teed, failed, skipped},
     progress::{Phase, Progress},
+    tell::not_compared,
 };
 use super::{
     Ready, Settings,
@@ -34,9 +37,8 @@ use super::{
     other_leg::later_than,
 };
 use crate::{
-    compare::{Diff, FailReason, InconclusiveReason, Mismatch, SkipReason, Verdict},
+    compare::{FailReason, InconclusiveReason, SkipReason, Verdict},
     flag::{End, Mark},
-    observe::{Event, ShadowRead},
     protocol::{Dispatch, Protocol},
     reconcile::{Keys, Observation},
     report::Finding,
@@ -120,15 +122,6 @@ pub(super) fn start<P, A, O, Req>(
     };
     // Boxed here: the task is large, and tokio copies what it is given a few times.
     tokio::spawn(Box::pin(task).instrument(span));
-}
-
-/// A sampled read that is not compared.
-#[derive(Clone, Copy)]
-pub(super) struct Skipped<'a> {
-    pub(super) route: &'a Arc<str>,
-    pub(super) stage: Stage,
-    pub(super) generation: u64,
-    pub(super) reason: SkipReason,
 }
 
 struct Shadow<P> {
@@ -228,52 +221,6 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         (end, other_took)
     }
 
-    /// Tells everybody who wants to know.
-    fn tell(&self, found: Found, label: impl Fn() -> Arc<str>, other_took: Option<Duration>) {
-        let Found { verdict, error, .. } = found;
-        let rereads = self.progress.rereads.load(Ordering::Relaxed);
-        if let Verdict::Mismatch(diff) = &verdict {
-            let label = label();
-            tracing::warn!(
-                target: "tower_migration",
-                migration = %self.settings.core.name(),
-                request = %label,
-                keys = %self.keys,
-                differs = %differing(diff),
-                rereads,
-                "the two sides answer a read differently"
-            );
-            self.settings.core.remember(Mismatch {
-                request: label,
-                route: Arc::clone(&self.route),
-                keys: self.keys.clone(),
-                authority: self.stage.authority(),
-                diff: diff.clone(),
-                rereads,
-                authority_took: self.authority_took,
-                other_took: other_took.unwrap_or_default(),
-                at: SystemTime::now(),
-            });
-        }
-        self.settings.verdict(&verdict, error.as_deref(), &label);
-        if !self.settings.observed {
-            return;
-        }
-        self.settings.observe(&Event::Shadow(&ShadowRead {
-            request: label(),
-            route: Arc::clone(&self.route),
-            keys: self.keys.clone(),
-            stage: self.stage,
-            authority: self.stage.authority(),
-            verdict,
-            error,
-            rereads,
-            authority_took: Some(self.authority_took),
-            other_took,
-            at: SystemTime::now(),
-        }));
-    }
-
     /// What it means that the deadline has come.
     fn too_late(&self) -> Found {
         if self.progress.is(Phase::Ready) {
@@ -293,12 +240,6 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let migration = self.settings.core.id();
         Dispatch { stage: self.stage, side, role: Role::Shadow, migration }
     }
-}
-
-/// What differs, without the values: those may be nobody's business in a log.
-fn differing(diff: &Diff) -> String {
-    let what: Vec<_> = diff.differences().iter().map(|d| d.what.as_str()).collect();
-    what.join(", ")
 }
 
 impl<P> Settings<P> {
@@ -332,61 +273,5 @@ impl<P> Settings<P> {
     fn no_slot(&self, stage: Stage) {
         self.core.report.no_slot();
         self.tell(&not_compared(Arc::default(), Keys::none(), stage, SkipReason::NoSlot));
-    }
-
-    /// A sampled read that is not compared, known before its task began.
-    pub(super) fn skipped(&self, skipped: Skipped<'_>, keys: Keys) {
-        let Skipped { route, stage, generation, reason } = skipped;
-        let read = not_compared(Arc::clone(route), keys, stage, reason);
-        self.core.report.count(&Finding {
-            generation,
-            route,
-            request: &read.request,
-            authority: read.authority,
-            verdict: &read.verdict,
-            differs: &[],
-            contradicted: &[],
-            unresolved: false,
-            authority_took: None,
-            other_took: None,
-            is_measured: false,
-        });
-        self.tell(&read);
-    }
-
-    fn tell(&self, read: &ShadowRead) {
-        let error = read.error.as_deref();
-        self.verdict(&read.verdict, error, || Arc::clone(&read.request));
-        self.observe(&Event::Shadow(read));
-    }
-
-    /// Counts and logs. The request's name is made if the log wants it.
-    fn verdict(&self, verdict: &Verdict, error: Option<&str>, request: impl Fn() -> Arc<str>) {
-        self.core.counters.verdict(verdict);
-        tracing::debug!(
-            target: "tower_migration",
-            migration = %self.core.name(),
-            request = %request(),
-            verdict = verdict.as_str(),
-            reason = verdict.reason(),
-            error,
-            "shadow read"
-        );
-    }
-}
-
-fn not_compared(route: Arc<str>, keys: Keys, stage: Stage, reason: SkipReason) -> ShadowRead {
-    ShadowRead {
-        request: Arc::default(),
-        route,
-        keys,
-        stage,
-        authority: stage.authority(),
-        verdict: Verdict::Skipped(reason),
-        error: None,
-        rereads: 0,
-        authority_took: None,
-        other_took: None,
-        at: SystemTime::now(),
     }
 }

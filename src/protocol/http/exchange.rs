@@ -22,11 +22,11 @@ use crate::{
 
 /// Frames that have been read, and perhaps the error after them.
 type FramesOf<B> = VecDeque<Result<Frame<Bytes>, <B as Body>::Error>>;
+type Prepare = dyn Fn(&mut Request<Bytes>) + Send + Sync;
+
 /// A body of at most so many bytes is copied out of what it was read into: servers
 /// read into buffers of eight KiB and more, and a leg may hang for minutes.
 const COPIED: usize = 8 * 1024;
-
-type Prepare = dyn Fn(&mut Request<Bytes>) + Send + Sync;
 
 /// How requests are copied.
 #[derive(Clone, Default)]

@@ -22,6 +22,7 @@
 //! process holds as many as it ever had migrations alive at once, each a few
 //! kilobytes a core.
 
+mod about;
 mod atomic;
 mod kind;
 mod linger;
@@ -117,15 +118,15 @@ impl Ledger {
     }
 
     #[inline]
-    fn shard(&'static self) -> &'static Shard {
-        &self.shards[thread_index() & (self.shards.len() - 1)]
+    fn shard_index(&self) -> usize {
+        thread_index() & (self.shards.len() - 1)
     }
 
     /// Admits one leg under the gate's present word.
     #[inline]
     pub(crate) fn admit(&'static self, gate: &Gate, word: Word, kind: Kind) -> Result<Mark, Word> {
-        let (shard, row) = (self.shard(), row(word, kind));
-        let started = &shard.started[row][kind.index()];
+        let (shard, row) = (self.shard_index(), row(word, kind));
+        let started = &self.shards[shard].started[row][kind.index()];
         match protocol::admit(started, &self.waiting, &word, || gate.load()) {
             Ok(()) => Ok(Mark::new(self, shard, row, kind)),
             Err(Stale { now, awaited }) => {
@@ -139,8 +140,8 @@ impl Ledger {
     /// before it, has not been checked against the gate yet.
     #[inline]
     pub(crate) fn begin(&'static self, word: Word, kind: Kind) -> Mark {
-        let (shard, row) = (self.shard(), row(word, kind));
-        protocol::begin(&shard.started[row][kind.index()]);
+        let (shard, row) = (self.shard_index(), row(word, kind));
+        protocol::begin(&self.shards[shard].started[row][kind.index()]);
         Mark::new(self, shard, row, kind)
     }
 

@@ -63,6 +63,11 @@ impl Kind {
     pub(super) const fn index(self) -> usize {
         self.0 as usize
     }
+
+    /// The kind of this [`index`](Self::index).
+    pub(super) const fn of_index(index: u8) -> Self {
+        Self(index)
+    }
 }
 
 /// How a leg ended, for counting.
@@ -84,6 +89,18 @@ impl End {
         (Self::Unknown, "unknown"),
         (Self::Dropped, "dropped"),
     ];
+
+    /// The end of this number.
+    #[inline]
+    pub(super) const fn of_index(index: u8) -> Self {
+        match index {
+            0 => Self::Applied,
+            1 => Self::Refused,
+            2 => Self::Unknown,
+            3 => Self::Dropped,
+            _ => Self::Unused,
+        }
+    }
 
     /// What the answer said, if there was one.
     pub(super) const fn outcome(self) -> Option<Outcome> {

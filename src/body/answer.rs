@@ -48,7 +48,7 @@ pin_project! {
         #[pin]
         inner: Inner<B, W>,
         mark: Option<Mark>,
-        sink: Option<Box<Sink>>,
+        sink: Option<Sink>,
     }
 }
 
@@ -105,7 +105,7 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> AnswerBody<B, W> {
     }
 
     /// The same, watched by `sink`.
-    pub(crate) fn watched(body: B, mark: Option<Mark>, sink: Option<Box<Sink>>) -> Self {
+    pub(crate) fn watched(body: B, mark: Option<Mark>, sink: Option<Sink>) -> Self {
         Self { sink, ..Self::passed(body, mark) }
     }
 }
@@ -124,8 +124,7 @@ impl<B: Body<Data = Bytes>, W: SaysWhere> Body for AnswerBody<B, W> {
                 let frame = ready!(body.as_mut().poll_frame(cx));
                 let mut ended = body.is_end_stream();
                 if this.sink.is_some() {
-                    Sink::see(this.sink, frame.as_ref(), ended);
-                    ended |= this.sink.as_ref().is_some_and(|sink| sink.has_counted());
+                    ended |= Sink::see(this.sink, frame.as_ref(), ended);
                 }
                 if this.mark.is_some() {
                     note::<_, W>(this.mark, &frame, ended);

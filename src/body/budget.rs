@@ -33,6 +33,9 @@ impl Lease {
     /// Takes more, unless that would pass the limit.
     #[must_use]
     pub(crate) fn take(&mut self, bytes: usize) -> bool {
+        if bytes == 0 {
+            return true;
+        }
         let taken = self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|sum| *sum <= self.limit)
         });
@@ -56,7 +59,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        // Most hold nothing: theirs is a request without a body.
+        if self.bytes > 0 {
+            self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 

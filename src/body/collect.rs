@@ -10,7 +10,7 @@ use super::Room;
 use crate::BoxError;
 
 /// A body that was collected.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Collected {
     pub(crate) data: Bytes,
     pub(crate) trailers: Option<HeaderMap>,

@@ -4,15 +4,17 @@ use std::{
     collections::VecDeque,
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::sync::oneshot;
 
 use super::{Collected, Room, kept::longer};
 
@@ -32,55 +34,138 @@ pub enum CaptureError {
 
 type Captured = Result<(Collected, Room), CaptureError>;
 
-/// What has been kept so far. The reader empties it when it gives up: a body
-/// that is open for hours must not hold it that long.
+/// What has been kept so far.
 #[derive(Debug)]
 struct Kept {
-    chunks: Vec<Bytes>,
+    /// Most bodies are one chunk, which needs no list.
+    first: Bytes,
+    rest: Vec<Bytes>,
     len: usize,
     trailers: Option<HeaderMap>,
     room: Room,
 }
 
-type Shared = Arc<Mutex<Option<Kept>>>;
-
-fn lock(shared: &Shared) -> MutexGuard<'_, Option<Kept>> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+/// What a sink and its reader share.
+#[derive(Debug)]
+struct Shared {
+    watch: Mutex<Watch>,
+    /// Whether the sink has said all that it will say. Only the sink asks.
+    over: AtomicBool,
 }
 
-/// Takes references to the chunks of a body, up to a limit, and hands them on
-/// at the body's end; or only counts them.
 #[derive(Debug)]
-pub(crate) struct Sink {
-    kept: Option<Shared>,
+struct Watch {
     /// A body that says how long it is may not be polled past its last byte.
     exact: Option<u64>,
     /// Nobody looks at what comes after that byte: the body may be polled for
     /// more or not, and is the same.
     stops: bool,
     seen: u64,
-    tell: Option<oneshot::Sender<Captured>>,
+    state: State,
 }
+
+#[derive(Debug)]
+enum State {
+    /// The body goes on. `kept` is `None` in a sink that only counts, and while the
+    /// chunks are made one.
+    Open { kept: Option<Kept>, reader: Option<Waker> },
+    /// It has ended, and the reader has not asked.
+    Told(Captured),
+    /// The reader has what it waited for, or has given up: a body that is open for
+    /// hours keeps nothing for nobody.
+    Over,
+}
+
+/// Where a body stands once a frame of it has been looked at.
+enum Step {
+    GoesOn,
+    /// Nothing is left to be told.
+    Over,
+    /// Whoever waits for its end is to be woken.
+    Told(Option<Waker>),
+    /// It came in several chunks, which are to be made one.
+    Joined(Kept),
+    /// It ended badly. What was kept is dropped where no lock is held.
+    Failed(CaptureError, Option<Kept>),
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the reader, if there still is one.
+    fn tell(&self, captured: Captured) {
+        let reader = {
+            let mut watch = self.lock();
+            match &mut watch.state {
+                State::Open { reader, .. } => {
+                    let reader = reader.take();
+                    watch.state = State::Told(captured);
+                    reader
+                }
+                // It is dropped after the lock is.
+                State::Told(_) | State::Over => return,
+            }
+        };
+        wake(reader);
+    }
+}
+
+/// Never under the lock: it is somebody else's.
+fn wake(reader: Option<Waker>) {
+    if let Some(reader) = reader {
+        reader.wake();
+    }
+}
+
+/// Takes references to the chunks of a body, up to a limit, and hands them on
+/// at the body's end; or only counts them.
+#[derive(Debug)]
+pub(crate) struct Sink(Arc<Shared>);
 
 /// The other end of a [`Sink`]: a future, which nobody has to make another one of.
 #[derive(Debug)]
 pub(crate) enum Capture {
-    /// Known already, and not handed out yet.
-    Now(Option<(Collected, Room)>),
+    /// There is nothing to wait for, and no byte. `None` once it was handed out.
+    Nothing(Option<Room>),
     /// When the body has ended.
     Later(Reader),
 }
 
 /// Waits for a body's end.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    told: oneshot::Receiver<Captured>,
-    kept: Shared,
-}
+pub(crate) struct Reader(Arc<Shared>);
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        lock(&self.kept).take();
+        let state = std::mem::replace(&mut self.0.lock().state, State::Over);
+        drop(state);
+    }
+}
+
+impl Reader {
+    /// What it was told, if it has been told by now.
+    fn told(&self) -> Option<Captured> {
+        let mut watch = self.0.lock();
+        match &watch.state {
+            State::Open { .. } => None,
+            State::Told(_) => match std::mem::replace(&mut watch.state, State::Over) {
+                State::Told(captured) => Some(captured),
+                State::Open { .. } | State::Over => None,
+            },
+            State::Over => Some(Err(CaptureError::Gone)),
+        }
+    }
+
+    /// Has this one woken at the end, unless that has come.
+    fn wait(&self, waker: &Waker) {
+        let mut new = Some(waker.clone());
+        // The one before is dropped after the lock is.
+        let _before = match &mut self.0.lock().state {
+            State::Open { reader, .. } => std::mem::replace(reader, new.take()),
+            State::Told(_) | State::Over => None,
+        };
     }
 }
 
@@ -88,8 +173,8 @@ impl Capture {
     /// What was captured, if the body has ended well by now.
     pub(crate) fn now(self) -> Option<(Collected, Room)> {
         match self {
-            Self::Now(captured) => captured,
-            Self::Later(mut reader) => reader.told.try_recv().ok().and_then(Result::ok),
+            Self::Nothing(room) => room.map(|room| (Collected::default(), room)),
+            Self::Later(reader) => reader.told()?.ok(),
         }
     }
 }
@@ -99,11 +184,17 @@ impl Future for Capture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Captured> {
         match self.get_mut() {
-            Self::Now(captured) => Poll::Ready(Ok(captured.take().expect("it is asked once"))),
-            // A sink that is dropped without a word was dropped with its body.
+            Self::Nothing(room) => {
+                Poll::Ready(Ok((Collected::default(), room.take().expect("it is asked once"))))
+            }
             Self::Later(reader) => {
-                let told = ready!(Pin::new(&mut reader.told).poll(cx));
-                Poll::Ready(told.unwrap_or(Err(CaptureError::Gone)))
+                let mut told = reader.told();
+                if told.is_none() {
+                    reader.wait(cx.waker());
+                    // The end may have come in between.
+                    told = reader.told();
+                }
+                told.map_or(Poll::Pending, Poll::Ready)
             }
         }
     }
@@ -111,72 +202,117 @@ impl Future for Capture {
 
 impl Sink {
     /// `length` is what a header says, where the body itself does not.
-    pub(crate) fn new<B: Body>(body: &B, length: Option<u64>, room: Room) -> (Box<Self>, Capture) {
-        let (tell, told) = oneshot::channel();
-        let kept = Kept { chunks: Vec::new(), len: 0, trailers: None, room };
-        let kept = Arc::new(Mutex::new(Some(kept)));
-        let exact = body.size_hint().exact().or(length);
-        let kept_too = Some(Arc::clone(&kept));
-        let sink = Self { kept: kept_too, exact, stops: false, seen: 0, tell: Some(tell) };
-        (Box::new(sink), Capture::Later(Reader { told, kept }))
+    pub(crate) fn new<B: Body>(body: &B, length: Option<u64>, room: Room) -> (Self, Capture) {
+        let kept = Kept { first: Bytes::new(), rest: Vec::new(), len: 0, trailers: None, room };
+        let sink = Self::of(body.size_hint().exact().or(length), Some(kept));
+        let reader = Reader(Arc::clone(&sink.0));
+        (sink, Capture::Later(reader))
     }
 
     /// Keeps nothing: only waits for the last of so many bytes.
-    pub(crate) fn counting(length: u64) -> Box<Self> {
-        Box::new(Self { kept: None, exact: Some(length), stops: false, seen: 0, tell: None })
+    pub(crate) fn counting(length: u64) -> Self {
+        Self::of(Some(length), None)
+    }
+
+    fn of(exact: Option<u64>, kept: Option<Kept>) -> Self {
+        let state = State::Open { kept, reader: None };
+        let watch = Mutex::new(Watch { exact, stops: false, seen: 0, state });
+        Self(Arc::new(Shared { watch, over: AtomicBool::new(false) }))
     }
 
     /// The same, at its end with the last byte where the length is known.
-    pub(crate) const fn stopping(mut self: Box<Self>) -> Box<Self> {
-        self.stops = true;
+    pub(crate) fn stopping(self) -> Self {
+        self.0.lock().stops = true;
         self
     }
 
-    /// Whether the last byte has been seen of a body that is only counted.
-    pub(crate) fn has_counted(&self) -> bool {
-        self.kept.is_none() && self.is_past()
+    /// Looks at what a body just gave, which may have `ended` with it. The sink
+    /// is spent, and gone, once it has been told the end or has given up. Says
+    /// whether a body that is only counted has come to its last byte.
+    pub(crate) fn see<E>(
+        sink: &mut Option<Self>,
+        frame: Option<&Result<Frame<Bytes>, E>>,
+        ended: bool,
+    ) -> bool {
+        let Some(this) = sink else {
+            return false;
+        };
+        let (step, counted) = {
+            let mut watch = this.0.lock();
+            let counts = matches!(watch.state, State::Open { kept: None, .. });
+            let step = watch.see(frame, ended);
+            (step, counts && watch.is_past())
+        };
+        if !matches!(step, Step::GoesOn) {
+            this.take(step);
+            *sink = None;
+        }
+        counted
     }
 
+    /// Does what is left to be done without the lock.
+    fn take(&self, step: Step) {
+        self.0.over.store(true, Ordering::Relaxed);
+        match step {
+            Step::GoesOn | Step::Over => {}
+            Step::Told(reader) => wake(reader),
+            Step::Joined(kept) => self.0.tell(Ok(kept.whole())),
+            Step::Failed(error, kept) => {
+                drop(kept);
+                self.0.tell(Err(error));
+            }
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if self.0.over.load(Ordering::Relaxed) {
+            return;
+        }
+        let step = {
+            let mut watch = self.0.lock();
+            // A server that knows a body's length drops it after its last byte.
+            match watch.exact == Some(watch.seen) {
+                true => watch.finish(),
+                false => watch.fail(CaptureError::Gone),
+            }
+        };
+        self.take(step);
+    }
+}
+
+impl Watch {
     fn is_past(&self) -> bool {
         self.exact.is_some_and(|exact| self.seen >= exact)
     }
 
-    /// Looks at what a body just gave, which may have `ended` with it. The sink
-    /// is spent, and gone, once it has been told the end or has given up.
-    pub(crate) fn see<E>(
-        sink: &mut Option<Box<Self>>,
-        frame: Option<&Result<Frame<Bytes>, E>>,
-        ended: bool,
-    ) {
-        let Some(mut this) = sink.take() else {
-            return;
-        };
+    fn see<E>(&mut self, frame: Option<&Result<Frame<Bytes>, E>>, ended: bool) -> Step {
         match frame {
-            None => return this.finish(),
-            Some(Err(_)) => return this.tell(Err(CaptureError::Broken)),
+            None => return self.finish(),
+            Some(Err(_)) => return self.fail(CaptureError::Broken),
             Some(Ok(frame)) => {
-                if let Err(error) = this.keep(frame) {
-                    return this.tell(Err(error));
+                if let Err(error) = self.keep(frame) {
+                    return self.fail(error);
                 }
             }
         }
         // Nothing comes after trailers, and a server may not ask for more.
         let trailers = matches!(frame, Some(Ok(frame)) if frame.is_trailers());
-        if trailers || ended || (this.stops && this.is_past()) {
-            this.finish();
-        } else {
-            *sink = Some(this);
+        if trailers || ended || (self.stops && self.is_past()) {
+            return self.finish();
         }
+        Step::GoesOn
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) -> Result<(), CaptureError> {
         self.seen += frame.data_ref().map_or(0, |data| data.len() as u64);
-        let Some(kept) = &self.kept else {
-            return Ok(());
+        let kept = match &mut self.state {
+            State::Open { kept: Some(kept), .. } => kept,
+            State::Open { kept: None, .. } => return Ok(()),
+            // Nobody waits any more.
+            State::Told(_) | State::Over => return Err(CaptureError::Gone),
         };
-        let mut kept = lock(kept);
-        // Nobody waits any more.
-        let kept = kept.as_mut().ok_or(CaptureError::Gone)?;
         if let Some(data) = frame.data_ref() {
             kept.len += data.len();
             if kept.len > kept.room.limit() {
@@ -185,43 +321,53 @@ impl Sink {
             if !kept.room.take(data.len()) {
                 return Err(CaptureError::NoRoom);
             }
-            kept.chunks.push(data.clone());
+            if kept.first.is_empty() {
+                kept.first = data.clone();
+            } else {
+                kept.rest.push(data.clone());
+            }
         } else if let Some(trailers) = frame.trailers_ref() {
             kept.trailers = Some(trailers.clone());
         }
         Ok(())
     }
 
-    fn finish(&mut self) {
-        let kept = self.kept.as_ref().and_then(|kept| lock(kept).take());
-        let Some(Kept { chunks, len, trailers, room }) = kept else {
-            return;
+    fn finish(&mut self) -> Step {
+        let State::Open { kept, reader } = &mut self.state else {
+            return Step::Over;
         };
-        let data = match <[Bytes; 1]>::try_from(chunks) {
-            Ok([only]) => only,
-            Err(chunks) => {
-                let mut all = BytesMut::with_capacity(len);
-                chunks.iter().for_each(|chunk| all.extend_from_slice(chunk));
-                all.freeze()
+        match kept.take() {
+            None => Step::Over,
+            Some(kept) if kept.rest.is_empty() => {
+                let reader = reader.take();
+                self.state = State::Told(Ok(kept.whole()));
+                Step::Told(reader)
             }
-        };
-        self.tell(Ok((Collected { data, trailers }, room)));
+            Some(kept) => Step::Joined(kept),
+        }
     }
 
-    fn tell(&mut self, captured: Captured) {
-        if let Some(tell) = self.tell.take() {
-            // The reader may have given up: its deadline came.
-            let _ = tell.send(captured);
+    fn fail(&mut self, error: CaptureError) -> Step {
+        match &mut self.state {
+            State::Open { kept, .. } => Step::Failed(error, kept.take()),
+            State::Told(_) | State::Over => Step::Over,
         }
     }
 }
 
-impl Drop for Sink {
-    fn drop(&mut self) {
-        // A server that knows a body's length drops it after its last byte.
-        if self.exact == Some(self.seen) {
-            self.finish();
-        }
+impl Kept {
+    /// All of it, in one piece.
+    fn whole(self) -> (Collected, Room) {
+        let Self { first, rest, len, trailers, room } = self;
+        let data = if rest.is_empty() {
+            first
+        } else {
+            let mut all = BytesMut::with_capacity(len);
+            all.extend_from_slice(&first);
+            rest.iter().for_each(|chunk| all.extend_from_slice(chunk));
+            all.freeze()
+        };
+        (Collected { data, trailers }, room)
     }
 }
 
@@ -236,7 +382,7 @@ pin_project! {
         first: VecDeque<Result<Frame<Bytes>, B::Error>>,
         // There is no more than that: a body must not be asked past its end.
         ended: bool,
-        sink: Option<Box<Sink>>,
+        sink: Option<Sink>,
     }
 }
 
@@ -250,7 +396,7 @@ impl<B: Body<Data = Bytes>> Tee<B> {
         Self { body, first, ended, sink: None }
     }
 
-    pub(crate) fn watched(mut self, sink: Box<Sink>) -> Self {
+    pub(crate) fn watched(mut self, sink: Sink) -> Self {
         self.sink = Some(sink);
         self
     }

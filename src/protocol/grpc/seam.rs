@@ -42,7 +42,7 @@ where
     type Answer = Response<AnswerBody<RB, InTrailers>>;
     type Whole = WholeRequest;
     type Watched = WatchedRequest;
-    type Captured = Answer;
+    type Captured = Box<Answer>;
     type Pending = PendingAnswer;
     type Ahead = AheadAnswer<RB>;
     type Glance = ();
@@ -70,19 +70,19 @@ where
     }
 
     fn label(&self, whole: &WholeRequest) -> Arc<str> {
-        whole.parts.uri.path().into()
+        whole.parts().uri.path().into()
     }
 
     fn read_keys(&self, watched: &WatchedRequest) -> Keys {
-        self.keys_of(watched.parts.uri.path(), &watched.parts.headers, &watched.first)
+        self.keys_of(watched.parts().uri.path(), &watched.parts().headers, &watched.first())
     }
 
     fn keys(&self, whole: &WholeRequest) -> Keys {
-        self.keys_of(whole.parts.uri.path(), &whole.parts.headers, &whole.data())
+        self.keys_of(whole.parts().uri.path(), &whole.parts().headers, &whole.data())
     }
 
     fn learns(&self, whole: &WholeRequest) -> bool {
-        self.answer_keys.has(whole.parts.uri.path())
+        self.answer_keys.has(whole.parts().uri.path())
     }
 
     fn ramp_keys(&self, request: &Request<B>) -> Keys {
@@ -94,7 +94,7 @@ where
 
     fn ramp_keys_of(&self, whole: &WholeRequest) -> Option<Keys> {
         Some(match &self.ramp_by {
-            Some(by) => by(&Head::of_parts(&whole.parts)).into(),
+            Some(by) => by(&Head::of_parts(whole.parts())).into(),
             // As for a read.
             None => Keys::none(),
         })
@@ -121,12 +121,14 @@ where
             }
             Then::End => {
                 let trailers = frames.into_iter().find_map(|frame| frame.into_trailers().ok());
-                return self.exchange.whole(parts, data.freeze(), trailers, room);
+                let begun = WholeRequest::new(parts, Bytes::new());
+                return self.exchange.whole(begun, data.freeze(), trailers, room);
             }
             Then::More => {}
         }
         let streaming = self.exchange.streaming.unwrap_or_default();
-        self.exchange.stream(parts, (frames, data.freeze()), body, streaming, room)
+        let begun = WholeRequest::new(parts, data.freeze());
+        self.exchange.stream(begun, frames, body, streaming, room)
     }
 
     fn copy(&self, whole: &WholeRequest, dispatch: Dispatch) -> Request<B> {
@@ -214,7 +216,7 @@ where
         match code::in_head(answer.status(), answer.headers()) {
             Some(code) => Said::Now(self.outcome_in_head(whole, code), code_number(code)),
             // A page that is served beside gRPC.
-            None if !is_grpc(&whole.parts.headers) => {
+            None if !is_grpc(&whole.parts().headers) => {
                 Said::Now(http_outcome(answer.status()), answer.status().as_u16())
             }
             None => Said::AtEnd,
@@ -227,7 +229,7 @@ where
 
     /// A read whose request may take its time is under no limit.
     fn covers(&self, watched: &WatchedRequest) -> bool {
-        let call = self.methods.get(watched.parts.uri.path()).call;
+        let call = self.methods.get(watched.parts().uri.path()).call;
         matches!(call, CallType::Unary | CallType::ServerStreaming)
     }
 
@@ -238,7 +240,7 @@ where
         }
     }
 
-    fn comparable_whole(&self, answer: &Answer) -> Result<(), SkipReason> {
+    fn comparable_whole(&self, answer: &Box<Answer>) -> Result<(), SkipReason> {
         match code::at_end(answer.status, &answer.headers, answer.trailers.as_ref()) {
             tonic::Code::Ok => Ok(()),
             code => Err(no_answer(code)),
@@ -277,7 +279,7 @@ where
 
     fn ahead_said(&self, whole: &WholeRequest, ahead: &mut AheadAnswer<RB>) -> Option<Drained> {
         let (chunks, trailers) = ahead.read.read_now(MOST_AT_ONCE)?;
-        let path = whole.parts.uri.path();
+        let path = whole.parts().uri.path();
         let mut first = BytesMut::new();
         for chunk in chunks {
             let room = self.first_bytes(path).saturating_sub(first.len());
@@ -291,7 +293,7 @@ where
     fn keep(&self, whole: &WholeRequest, ahead: AheadAnswer<RB>, ending: Ending) -> Self::Answer {
         let AheadAnswer { response, read } = ahead;
         let late = ending.is_awaited().then(|| {
-            let uri = whole.parts.uri.clone();
+            let uri = whole.parts().uri.clone();
             let first = self.first_bytes(uri.path());
             let head = self.head_of(whole, response.status(), response.headers().clone());
             let this = self.clone();
@@ -314,7 +316,7 @@ where
         answers::tee(watched, answer, mark, room)
     }
 
-    async fn pending(pending: PendingAnswer) -> Result<(Answer, Room), CaptureError> {
+    async fn pending(pending: PendingAnswer) -> Result<(Box<Answer>, Room), CaptureError> {
         pending.wait().await
     }
 
@@ -323,7 +325,7 @@ where
         whole: &WholeRequest,
         answer: Response<RB>,
         room: Room,
-    ) -> Result<(Answer, Room), CaptureError> {
+    ) -> Result<(Box<Answer>, Room), CaptureError> {
         answers::capture(whole, answer, room).await
     }
 
@@ -332,7 +334,7 @@ where
         whole: &WholeRequest,
         answer: Response<RB>,
     ) -> Result<Drained, CaptureError> {
-        let path = whole.parts.uri.path();
+        let path = whole.parts().uri.path();
         let most = self.first_bytes(path);
         let (parts, body) = answer.into_parts();
         let mut first = BytesMut::new();
@@ -346,7 +348,7 @@ where
         });
         let trailers = trailers.await?;
         let in_head = code::in_head(parts.status, &parts.headers).is_some();
-        if !is_grpc(&whole.parts.headers) || (in_head && trailers.is_none()) {
+        if !is_grpc(&whole.parts().headers) || (in_head && trailers.is_none()) {
             return Ok(Drained::default());
         }
         let head = self.head_of(whole, parts.status, parts.headers);
@@ -360,28 +362,28 @@ where
     fn compare(
         &self,
         whole: &WholeRequest,
-        authority: &Answer,
-        other: &Answer,
+        authority: &Box<Answer>,
+        other: &Box<Answer>,
         context: Context,
     ) -> Diff {
-        let (method, uri) = (&whole.parts.method, &whole.parts.uri);
+        let (method, uri) = (&whole.parts().method, &whole.parts().uri);
         self.compare.compare(&Answers { method, uri, authority, other, context })
     }
 
-    fn compares_long(&self, authority: &Answer, other: &Answer, inline: usize) -> bool {
+    fn compares_long(&self, authority: &Box<Answer>, other: &Box<Answer>, inline: usize) -> bool {
         answers::compares_long(&self.compare, authority, other, inline)
     }
 
     fn route(&self, whole: &WholeRequest) -> Arc<str> {
-        self.route_of_path(whole.parts.uri.path())
+        self.route_of_path(whole.parts().uri.path())
     }
 
     fn route_of(&self, watched: &WatchedRequest) -> Arc<str> {
-        self.route_of_path(watched.parts.uri.path())
+        self.route_of_path(watched.parts().uri.path())
     }
 
     fn noise_path<'a>(&self, whole: &'a WholeRequest) -> &'a str {
-        whole.parts.uri.path()
+        whole.parts().uri.path()
     }
 
     fn refuse(&self, reason: Refused) -> Result<Self::Answer, E> {

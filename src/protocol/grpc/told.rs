@@ -34,7 +34,7 @@ fn believed(outcome: Outcome, code: tonic::Code, certain: bool) -> Outcome {
 impl Grpc {
     /// What a status says that stands in an answer's head.
     pub(super) fn outcome_in_head(&self, whole: &WholeRequest, code: tonic::Code) -> Outcome {
-        let method = self.methods.get(whole.parts.uri.path());
+        let method = self.methods.get(whole.parts().uri.path());
         let certain = match method.call {
             CallType::Unary | CallType::ServerStreaming => true,
             CallType::ClientStreaming | CallType::Bidirectional => false,
@@ -49,7 +49,7 @@ impl Grpc {
         status: StatusCode,
         headers: HeaderMap,
     ) -> AnswerHead {
-        let certain = match self.methods.get(whole.parts.uri.path()).call {
+        let certain = match self.methods.get(whole.parts().uri.path()).call {
             CallType::Unary => true,
             CallType::Unknown => !whole.is_streamed(),
             _ => false,

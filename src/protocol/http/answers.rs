@@ -3,12 +3,12 @@
 use std::{fmt, pin::pin};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Response, header};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header};
 use http_body::Body;
 #[cfg(feature = "grpc")]
 use http_body::Frame;
 
-use super::exchange::{WatchedRequest, WholeRequest, nothing};
+use super::exchange::{WatchedRequest, WholeRequest};
 use crate::{
     BoxError,
     body::{
@@ -17,12 +17,14 @@ use crate::{
     },
     compare::{Answer, Compare},
     flag::Mark,
+    protocol::Drained,
 };
 
 /// An answer that the client is reading.
 #[derive(Debug)]
 pub struct PendingAnswer {
-    head: Answer,
+    /// Boxed: it is large, and handed on from one future to the next.
+    head: Box<Answer>,
     body: Capture,
 }
 
@@ -38,10 +40,10 @@ impl<B: Body> fmt::Debug for AheadAnswer<B> {
     }
 }
 
-fn answer_of(parts: &http::response::Parts) -> Answer {
-    let mut answer = Answer::new(parts.status, Bytes::new());
-    answer.headers = parts.headers.clone();
-    answer
+/// An answer without its body.
+fn answer_of(status: StatusCode, headers: HeaderMap) -> Box<Answer> {
+    let body = Bytes::new();
+    Box::new(Answer { status, headers, body, trailers: None })
 }
 
 /// The answer, to be read ahead.
@@ -113,11 +115,11 @@ fn tee_to<RB: Body<Data = Bytes>, W: SaysWhere>(
     room: Room,
 ) -> (Response<AnswerBody<RB, W>>, PendingAnswer) {
     let (parts, body) = answer.into_parts();
-    let head = answer_of(&parts);
+    let head = answer_of(parts.status, parts.headers.clone());
     let empty = body.is_end_stream() || ends.length(&parts.headers, &body) == Some(0);
     // The body of an answer to HEAD is never read, however long it claims to be.
-    let (sink, capture) = if watched.parts.method == Method::HEAD || empty {
-        (None, nothing(room))
+    let (sink, capture) = if watched.parts().method == Method::HEAD || empty {
+        (None, Capture::Nothing(Some(room)))
     } else {
         let (sink, capture) = Sink::new(&body, length_of(&parts.headers), room);
         (Some(if ends == Ends::WithLastByte { sink.stopping() } else { sink }), capture)
@@ -128,7 +130,9 @@ fn tee_to<RB: Body<Data = Bytes>, W: SaysWhere>(
 
 impl PendingAnswer {
     /// The answer, once the client has read it.
-    pub(crate) fn wait(self) -> impl Future<Output = Result<(Answer, Room), CaptureError>> + Send {
+    pub(crate) fn wait(
+        self,
+    ) -> impl Future<Output = Result<(Box<Answer>, Room), CaptureError>> + Send {
         let Self { mut head, mut body } = self;
         async move {
             let (Collected { data, trailers }, room) = (&mut body).await?;
@@ -145,7 +149,7 @@ pub(crate) fn capture<RB>(
     whole: &WholeRequest,
     answer: Response<RB>,
     room: Room,
-) -> impl Future<Output = Result<(Answer, Room), CaptureError>>
+) -> impl Future<Output = Result<(Box<Answer>, Room), CaptureError>>
 where
     RB: Body<Data = Bytes, Error: Into<BoxError>>,
 {
@@ -157,7 +161,7 @@ pub(crate) fn capture_sized<RB>(
     whole: &WholeRequest,
     answer: Response<RB>,
     room: Room,
-) -> impl Future<Output = Result<(Answer, Room), CaptureError>>
+) -> impl Future<Output = Result<(Box<Answer>, Room), CaptureError>>
 where
     RB: Body<Data = Bytes, Error: Into<BoxError>>,
 {
@@ -169,16 +173,15 @@ fn capture_to<RB>(
     whole: &WholeRequest,
     answer: Response<RB>,
     mut room: Room,
-) -> impl Future<Output = Result<(Answer, Room), CaptureError>>
+) -> impl Future<Output = Result<(Box<Answer>, Room), CaptureError>>
 where
     RB: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     let (parts, body) = answer.into_parts();
     let length = ends.length(&parts.headers, &body);
-    let mut answer = Answer::new(parts.status, Bytes::new());
-    answer.headers = parts.headers;
+    let mut answer = answer_of(parts.status, parts.headers);
     // As on the authority's side.
-    let unread = whole.parts.method == Method::HEAD;
+    let unread = whole.parts().method == Method::HEAD;
     async move {
         if unread {
             return Ok((answer, room));
@@ -209,13 +212,13 @@ pub(crate) async fn drain<RB: Body<Data = Bytes>>(
 /// Reads the rest of an answer that ends with its last byte.
 pub(crate) fn drain_sized<RB: Body<Data = Bytes>>(
     answer: Response<RB>,
-) -> impl Future<Output = Result<(), CaptureError>> {
+) -> impl Future<Output = Result<Drained, CaptureError>> {
     let length = Ends::WithLastByte.length(answer.headers(), answer.body());
     let body = answer.into_body();
     async move {
         let body = pin!(body);
         read_on(body, length, |_| {}).await.map_err(|Broken| CaptureError::Broken)?;
-        Ok(())
+        Ok(Drained::default())
     }
 }
 
@@ -240,7 +243,7 @@ pub(crate) fn compares_long(
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, StatusCode};
+    use http::HeaderValue;
 
     use super::*;
     use crate::compare::{ExactBody, Normalised};

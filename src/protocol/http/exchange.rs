@@ -38,9 +38,15 @@ pub(crate) struct Exchange {
 }
 
 /// A request that is here, or that both legs read while it arrives.
+///
+/// Boxed once, where it comes in: its head alone is a few hundred bytes, and it is
+/// handed on from one future to the next.
 #[derive(Debug)]
-pub struct WholeRequest {
-    pub(crate) parts: request::Parts,
+pub struct WholeRequest(Box<Whole>);
+
+#[derive(Debug)]
+struct Whole {
+    parts: request::Parts,
     content: Content,
 }
 
@@ -50,7 +56,7 @@ enum Content {
         data: Bytes,
         trailers: Option<HeaderMap>,
         /// Pays for `data` until both legs have ended.
-        _room: Room,
+        _room: Option<Room>,
     },
     Streamed {
         fan: Fan,
@@ -64,10 +70,8 @@ enum Content {
 /// A request that the authority is reading.
 #[derive(Debug)]
 pub struct WatchedRequest {
-    pub(crate) parts: request::Parts,
-    /// What was read before the authority was asked.
-    #[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "only gRPC looks at it"))]
-    pub(crate) first: Bytes,
+    /// Its content is what was read before the authority was asked.
+    whole: WholeRequest,
     body: Capture,
 }
 
@@ -116,20 +120,21 @@ impl Exchange {
         Request::from_parts(parts, body)
     }
 
-    fn prepared(
-        &self,
-        mut parts: request::Parts,
-        data: Bytes,
-    ) -> Result<(request::Parts, Bytes), Refused> {
-        self.make_copyable(&mut parts);
+    /// Makes a request one that can be copied. What it is worth is the body's data,
+    /// which a hook may change.
+    fn prepare(&self, parts: &mut request::Parts, data: Bytes) -> Result<Bytes, Refused> {
+        self.make_copyable(parts);
         let Some(prepare) = &self.prepare else {
-            return Ok((parts, data));
+            return Ok(data);
         };
-        let prepared = with_hook(parts, data, |mut request| {
+        let (nothing, ()) = Request::new(()).into_parts();
+        let prepared = with_hook(std::mem::replace(parts, nothing), data, |mut request| {
             prepare(&mut request);
             Some(request)
         });
-        prepared.ok_or(Refused::BodyBroken)
+        let (prepared, data) = prepared.ok_or(Refused::BodyBroken)?;
+        *parts = prepared;
+        Ok(data)
     }
 
     /// Takes a request in, all of it, or lets both legs read it as it arrives.
@@ -142,9 +147,10 @@ impl Exchange {
         mut room: Room,
     ) -> impl Future<Output = Result<WholeRequest, Refused>> + Send {
         let (parts, body) = request.into_parts();
+        let begun = WholeRequest::new(parts, Bytes::new());
         async move {
             if let Some(streaming) = streaming {
-                return self.stream(parts, Default::default(), body, streaming, room);
+                return self.stream(begun, Vec::new(), body, streaming, room);
             }
             let collected = collect(body, None, &mut room).await;
             let Collected { data, trailers } = collected.map_err(|error| match error {
@@ -157,49 +163,51 @@ impl Exchange {
             })?;
             // A few bytes of a connection's buffer keep all of it, which no limit counts.
             let data = if data.len() > COPIED { data } else { Bytes::copy_from_slice(&data) };
-            self.whole(parts, data, trailers, room)
+            self.whole(begun, data, trailers, room)
         }
     }
 
     /// A request that has been read to its end.
     pub(crate) fn whole(
         &self,
-        parts: request::Parts,
+        mut begun: WholeRequest,
         data: Bytes,
         trailers: Option<HeaderMap>,
         room: Room,
     ) -> Result<WholeRequest, Refused> {
-        let (parts, data) = self.prepared(parts, data)?;
-        Ok(WholeRequest { parts, content: Content::Collected { data, trailers, _room: room } })
+        let data = self.prepare(&mut begun.0.parts, data)?;
+        begun.0.content = Content::Collected { data, trailers, _room: Some(room) };
+        Ok(begun)
     }
 
-    /// Lets both legs read a request while it arrives. `begun` is what has been
-    /// read of it, and again the data of that in one piece.
+    /// Lets both legs read a request while it arrives. `frames` are what has been
+    /// read of it, and `begun` has the data of those in one piece.
     pub(crate) fn stream<B: CopyBody>(
         &self,
-        parts: request::Parts,
-        begun: (Vec<Frame<Bytes>>, Bytes),
+        mut begun: WholeRequest,
+        frames: Vec<Frame<Bytes>>,
         body: B,
         streaming: Streaming,
         room: Room,
     ) -> Result<WholeRequest, Refused> {
+        let Whole { parts, content } = &mut *begun.0;
         let length = parts.headers.get(header::CONTENT_LENGTH).cloned();
-        let (mut parts, _) = self.prepared(parts, Bytes::new())?;
+        self.prepare(parts, Bytes::new())?;
         // The body is what it was, whatever the hook has made of none.
         match length {
             Some(length) => parts.headers.insert(header::CONTENT_LENGTH, length),
             None => parts.headers.remove(header::CONTENT_LENGTH),
         };
-        let (frames, first) = begun;
         let streaming = streaming.for_client(room.client_waits());
         let (fan, branches) = fan_out(frames, body, streaming, room.into_lease());
         let branches = Mutex::new(branches.map(Some));
-        Ok(WholeRequest { parts, content: Content::Streamed { fan, branches, first } })
+        *content = Content::Streamed { fan, branches, first: content.data() };
+        Ok(begun)
     }
 
     /// A request again: for each leg once, if it is streamed.
     pub(crate) fn copy<B: CopyBody>(&self, whole: &WholeRequest, dispatch: Dispatch) -> Request<B> {
-        let body = match &whole.content {
+        let body = match &whole.0.content {
             Content::Collected { data, trailers, .. } => {
                 B::from_collected(data.clone(), trailers.clone())
             }
@@ -208,7 +216,7 @@ impl Exchange {
                 (B::from_branch().expect("asked for before it was streamed"))(branch)
             }
         };
-        self.build(whole.parts.clone(), body, dispatch)
+        self.build(whole.parts().clone(), body, dispatch)
     }
 
     /// The request, watched while the authority reads it. `begun` is what has
@@ -227,20 +235,47 @@ impl Exchange {
         self.stamp(&mut parts, dispatch);
         let (frames, first, ended) = begun;
         let (body, capture) = if frames.is_empty() && body.is_end_stream() {
-            (body, nothing(room))
+            (body, Capture::Nothing(Some(room)))
         } else {
             let tee = Tee::new(body, frames, ended);
             let (sink, capture) = Sink::new(&tee, None, room);
             (B::from_tee(tee.watched(sink)), capture)
         };
-        let watched = WatchedRequest { parts: copy, first, body: capture };
+        let watched = WatchedRequest { whole: WholeRequest::new(copy, first), body: capture };
         (Request::from_parts(parts, body), watched)
     }
 }
 
+impl Content {
+    /// What was collected; what was read beforehand of a request that is streamed.
+    fn data(&self) -> Bytes {
+        match self {
+            Self::Collected { data, .. } => data.clone(),
+            Self::Streamed { first, .. } => first.clone(),
+        }
+    }
+}
+
 impl WholeRequest {
+    /// One that is still to be read, but for `first`.
+    pub(crate) fn new(parts: request::Parts, first: Bytes) -> Self {
+        let content = Content::Collected { data: first, trailers: None, _room: None };
+        Self(Box::new(Whole { parts, content }))
+    }
+
+    pub(crate) const fn parts(&self) -> &request::Parts {
+        &self.0.parts
+    }
+
+    /// The same, once it has been read.
+    fn read(mut self, (collected, room): (Collected, Room)) -> Self {
+        let Collected { data, trailers } = collected;
+        self.0.content = Content::Collected { data, trailers, _room: Some(room) };
+        self
+    }
+
     fn branch(&self, role: Role) -> Option<Branch> {
-        let Content::Streamed { branches, .. } = &self.content else {
+        let Content::Streamed { branches, .. } = &self.0.content else {
             return None;
         };
         let mut branches = branches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -248,7 +283,7 @@ impl WholeRequest {
     }
 
     fn fan(&self) -> Option<&Fan> {
-        match &self.content {
+        match &self.0.content {
             Content::Collected { .. } => None,
             Content::Streamed { fan, .. } => Some(fan),
         }
@@ -263,14 +298,11 @@ impl WholeRequest {
     /// What was collected; what was read beforehand of a request that is
     /// streamed.
     pub(crate) fn data(&self) -> Bytes {
-        match &self.content {
-            Content::Collected { data, .. } => data.clone(),
-            Content::Streamed { first, .. } => first.clone(),
-        }
+        self.0.content.data()
     }
 
     pub(crate) fn trailers(&self) -> Option<HeaderMap> {
-        match &self.content {
+        match &self.0.content {
             Content::Collected { trailers, .. } => trailers.clone(),
             Content::Streamed { .. } => None,
         }
@@ -314,21 +346,28 @@ impl WholeRequest {
 }
 
 impl WatchedRequest {
+    pub(crate) const fn parts(&self) -> &request::Parts {
+        self.whole.parts()
+    }
+
+    /// What was read before the authority was asked.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn first(&self) -> Bytes {
+        self.whole.data()
+    }
+
     /// The request, once it has been read.
     pub(crate) fn wait(self) -> impl Future<Output = Result<WholeRequest, CaptureError>> + Send {
-        let Self { parts, mut body, .. } = self;
+        let Self { whole, mut body } = self;
         async move {
-            let (Collected { data, trailers }, room) = (&mut body).await?;
-            let content = Content::Collected { data, trailers, _room: room };
-            Ok(WholeRequest { parts, content })
+            let read = (&mut body).await?;
+            Ok(whole.read(read))
         }
     }
 
     /// The request, if it has been read by now.
     pub(crate) fn now(self) -> Option<WholeRequest> {
-        let (Collected { data, trailers }, room) = self.body.now()?;
-        let content = Content::Collected { data, trailers, _room: room };
-        Some(WholeRequest { parts: self.parts, content })
+        Some(self.whole.read(self.body.now()?))
     }
 }
 
@@ -344,8 +383,4 @@ pub(crate) fn breakable<B: CopyBody>(
     let (parts, body) = request.into_parts();
     let (fan, [branch, _]) = fan_out([], body, Streaming::new(), room.into_lease());
     (Request::from_parts(parts, from_branch(branch)), Some(Box::new(move || fan.close())))
-}
-
-pub(super) fn nothing(room: Room) -> Capture {
-    Capture::Now(Some((Collected { data: Bytes::new(), trailers: None }, room)))
 }

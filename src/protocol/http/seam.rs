@@ -76,7 +76,7 @@ where
     type Answer = Response<AnswerBody<RB>>;
     type Whole = WholeRequest;
     type Watched = WatchedRequest;
-    type Captured = Answer;
+    type Captured = Box<Answer>;
     type Pending = PendingAnswer;
     type Ahead = AheadAnswer<RB>;
     type Glance = ();
@@ -108,19 +108,19 @@ where
     }
 
     fn ramp_keys_of(&self, whole: &WholeRequest) -> Option<Keys> {
-        self.ramp_by.as_ref().map(|by| by(&Head::of_parts(&whole.parts)).into())
+        self.ramp_by.as_ref().map(|by| by(&Head::of_parts(whole.parts())).into())
     }
 
     fn read_keys(&self, watched: &WatchedRequest) -> Keys {
-        self.keys_of(&Head::of_parts(&watched.parts), &Bytes::new())
+        self.keys_of(&Head::of_parts(watched.parts()), &Bytes::new())
     }
 
     fn keys(&self, whole: &WholeRequest) -> Keys {
-        self.keys_of(&Head::of_parts(&whole.parts), &whole.data())
+        self.keys_of(&Head::of_parts(whole.parts()), &whole.data())
     }
 
     fn late_keys(&self, whole: &WholeRequest, answer: &Response<RB>) -> Keys {
-        let head = Head::of_parts(&whole.parts);
+        let head = Head::of_parts(whole.parts());
         match &self.keys {
             Some(keys) => keys.of_answer(&head, answer.status(), answer.headers()),
             None => Keys::none(),
@@ -132,7 +132,7 @@ where
     }
 
     fn label(&self, whole: &WholeRequest) -> Arc<str> {
-        label(&whole.parts.method, &whole.parts.uri, &self.secret)
+        label(&whole.parts().method, &whole.parts().uri, &self.secret)
     }
 
     fn collect(
@@ -188,7 +188,7 @@ where
         ahead: &mut AheadAnswer<RB>,
         limit: usize,
     ) -> Result<Request<B>, SkippedLeg> {
-        let (parts, data) = (whole.parts.clone(), whole.data());
+        let (parts, data) = (whole.parts().clone(), whole.data());
         let (parts, data) = match &self.follow {
             None => (parts, data),
             Some(follow) => {
@@ -235,7 +235,7 @@ where
     fn judge(&self, whole: &WholeRequest, answer: &Response<RB>) -> Said {
         let status = answer.status();
         let gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
-        let outcome = if gone && whole.parts.method == Method::DELETE {
+        let outcome = if gone && whole.parts().method == Method::DELETE {
             // Nothing is there any more, which is what was asked for.
             Outcome::Applied
         } else {
@@ -281,7 +281,7 @@ where
 
     fn pending(
         pending: PendingAnswer,
-    ) -> impl Future<Output = Result<(Answer, Room), CaptureError>> + Send {
+    ) -> impl Future<Output = Result<(Box<Answer>, Room), CaptureError>> + Send {
         pending.wait()
     }
 
@@ -290,7 +290,7 @@ where
         whole: &WholeRequest,
         answer: Response<RB>,
         room: Room,
-    ) -> impl Future<Output = Result<(Answer, Room), CaptureError>> + Send {
+    ) -> impl Future<Output = Result<(Box<Answer>, Room), CaptureError>> + Send {
         answers::capture_sized(whole, answer, room)
     }
 
@@ -299,11 +299,7 @@ where
         _: &WholeRequest,
         answer: Response<RB>,
     ) -> impl Future<Output = Result<Drained, CaptureError>> + Send {
-        let drained = answers::drain_sized(answer);
-        async move {
-            drained.await?;
-            Ok(Drained::default())
-        }
+        answers::drain_sized(answer)
     }
 
     fn fell_back(&self, answer: &mut Response<RB>, side: Side) {
@@ -313,32 +309,32 @@ where
     fn compare(
         &self,
         whole: &WholeRequest,
-        authority: &Answer,
-        other: &Answer,
+        authority: &Box<Answer>,
+        other: &Box<Answer>,
         context: Context,
     ) -> Diff {
         if other.status == StatusCode::NOT_MODIFIED && authority.status.is_success() {
             // The client would have kept what it has: there is nothing to compare.
             return Diff::unclear(InconclusiveReason::NotModified);
         }
-        let (method, uri) = (&whole.parts.method, &whole.parts.uri);
+        let (method, uri) = (&whole.parts().method, &whole.parts().uri);
         self.compare.compare(&Answers { method, uri, authority, other, context })
     }
 
-    fn compares_long(&self, authority: &Answer, other: &Answer, inline: usize) -> bool {
+    fn compares_long(&self, authority: &Box<Answer>, other: &Box<Answer>, inline: usize) -> bool {
         answers::compares_long(&self.compare, authority, other, inline)
     }
 
     fn route(&self, whole: &WholeRequest) -> Arc<str> {
-        self.routes.of(whole.parts.method.as_str(), whole.parts.uri.path()).into()
+        self.routes.of(whole.parts().method.as_str(), whole.parts().uri.path()).into()
     }
 
     fn route_of(&self, watched: &WatchedRequest) -> Arc<str> {
-        self.routes.of(watched.parts.method.as_str(), watched.parts.uri.path()).into()
+        self.routes.of(watched.parts().method.as_str(), watched.parts().uri.path()).into()
     }
 
     fn noise_path<'a>(&self, whole: &'a WholeRequest) -> &'a str {
-        whole.parts.uri.path()
+        whole.parts().uri.path()
     }
 
     fn refuse(&self, reason: Refused) -> Result<Self::Answer, E> {

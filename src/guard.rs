@@ -32,13 +32,18 @@ impl<F: Future> Future for CatchPanic<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let future = self.project().future;
         // The future is not polled again after a panic: callers end with it.
-        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+        match caught(|| future.poll(cx)) {
             Ok(poll) => poll.map(Ok),
-            Err(payload) => {
-                // A payload whose drop panics must not get out either.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-                Poll::Ready(Err(Panicked))
-            }
+            Err(Panicked) => Poll::Ready(Err(Panicked)),
         }
     }
+}
+
+/// What `does` gives, unless it panics.
+pub(crate) fn caught<T>(does: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(does)).map_err(|payload| {
+        // A payload whose drop panics must not get out either.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        Panicked
+    })
 }

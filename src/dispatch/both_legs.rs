@@ -1,12 +1,12 @@
 //! The two legs of a write, and what its client is told.
 
 use std::{
-    future::ready,
     pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Waker},
 };
 
 use tokio::{runtime, time::sleep};
@@ -17,13 +17,13 @@ use super::{
     Ready, Settings,
     closing::Grace,
     inner::Inner,
-    leg::{LegEnd, leg, until},
+    leg::{LegEnd, late, leg, until},
     other_leg::{Hold, OtherLeg, abandon, outlive},
     record::{Record, Report},
 };
 use crate::{
     body::{Ending, Tail, Then},
-    flag::Word,
+    flag::{BoxFuture, Word},
     protocol::{Closing, Dispatch, Protocol, Said},
     reconcile::Unsure,
     stage::{Outcome, Role, Stage},
@@ -106,31 +106,35 @@ where
             if self.settings.order.starts_other(None)
                 && let Some(leg) = other.take()
             {
-                let request = self.settings.protocol.copy(&self.whole, self.dispatch(Role::Other));
-                told = Some(self.start_other(leg, request));
+                told = Some(self.start_other(leg, None));
             }
             let mut mine = Some(mine);
             let [closing, alone] = [self.closing(&hold.mark), self.closing(&hold.mark)];
-            let (outcome, headed) = self.lead(authority, hold, &mut mine).await;
-            let mut ahead = match headed {
-                Headed::Open(ahead, tail) => {
-                    let (whole, settings) = (Arc::clone(&self.whole), Arc::clone(&self.settings));
-                    let then = |ended| self.conclude(ended, mine, other, told);
-                    let mut ending = settings.ending(tail, Then::Awaited(Box::new(then)));
-                    // Its own, should its client leave.
-                    ending.closing = alone;
-                    let answer = settings.protocol.keep(&whole, ahead, ending);
-                    return Ok(match closing {
-                        // The write's end counts it.
-                        Some(closing) => {
-                            settings.protocol.close_when(answer, Closing::new(closing, || ()))
-                        }
-                        None => answer,
-                    });
-                }
-                Headed::Answer(ahead, tail) => Ok(Ok((ahead, tail))),
-                Headed::Error(error) => Ok(Err(error)),
-                Headed::Refused(reason) => Err(reason),
+            // A block, so that only what is left of it is carried about.
+            let (outcome, mut ahead) = {
+                let (outcome, headed) = self.lead(authority, hold, &mut mine).await;
+                let ahead = match headed {
+                    Headed::Open(ahead, tail) => {
+                        let (whole, settings) =
+                            (Arc::clone(&self.whole), Arc::clone(&self.settings));
+                        let then = |ended| self.conclude(ended, mine, other, told);
+                        let mut ending = settings.ending(tail, Then::Awaited(Box::new(then)));
+                        // Its own, should its client leave.
+                        ending.closing = alone;
+                        let answer = settings.protocol.keep(&whole, ahead, ending);
+                        return Ok(match closing {
+                            // The write's end counts it.
+                            Some(closing) => {
+                                settings.protocol.close_when(answer, Closing::new(closing, || ()))
+                            }
+                            None => answer,
+                        });
+                    }
+                    Headed::Answer(ahead, tail) => Ok(Ok((ahead, tail))),
+                    Headed::Error(error) => Ok(Err(error)),
+                    Headed::Refused(reason) => Err(reason),
+                };
+                (outcome, ahead)
             };
             if let Some(leg) = other {
                 // Boxed: most writes do not follow.
@@ -163,6 +167,18 @@ where
         }
     }
 
+    /// Resolves when nobody is to wait for the authority's leg any longer, and says
+    /// whether it was broken off.
+    async fn waits(&self, closing: Option<BoxFuture<'static, ()>>, broken_off: &AtomicBool) {
+        let patience = self.settings.patience(&self.whole, Role::Authority, closing, || false);
+        let closed = patience.await;
+        broken_off.store(closed, Ordering::Relaxed);
+        if closed {
+            // One that gets nothing more has to come to its end.
+            sleep(self.settings.core.linger()).await;
+        }
+    }
+
     /// The authority's leg, to its head. `mine` is left where the outcome is not
     /// known yet.
     fn lead<A>(
@@ -189,17 +205,10 @@ where
                 .instrument(self.span(Role::Authority));
             let closing = self.closing(&hold.mark);
             let broken_off = AtomicBool::new(false);
-            let patience = async {
-                let patience =
-                    self.settings.patience(&self.whole, Role::Authority, closing, || false);
-                let closed = patience.await;
-                broken_off.store(closed, Ordering::Relaxed);
-                if closed {
-                    // One that gets nothing more has to come to its end.
-                    sleep(self.settings.core.linger()).await;
-                }
+            let ended = {
+                let broken_off = &broken_off;
+                until(&mut running, late(move || self.waits(closing, broken_off))).await
             };
-            let ended = until(&mut running, patience).await;
             let broken_off = broken_off.load(Ordering::Relaxed);
             let mut report = mine.take().expect("a leg reports once");
             hold.mark.record(report.took());
@@ -232,11 +241,11 @@ where
                         (_, None) => {
                             report.goes_on();
                             *mine = Some(report);
-                            let tail = self.tail(hold, None).await;
+                            let tail = self.tail(hold, None);
                             return (Outcome::Unknown, Headed::Open(ahead, tail));
                         }
                     };
-                    let tail = self.tail(hold, Some(outcome)).await;
+                    let tail = self.tail(hold, Some(outcome));
                     (outcome, Headed::Answer(ahead, tail))
                 }
                 Some(LegEnd::Error(error)) => {
@@ -310,10 +319,9 @@ where
     /// hours, must not hold up everybody's writes of the key. If its end will tell
     /// how it went, or its request still arrives, it may yet do things: then its
     /// keys are watched. Without a key it is in nobody's way, and stays.
-    async fn tail(&self, hold: Hold, said: Option<Outcome>) -> Tail {
+    fn tail(&self, hold: Hold, said: Option<Outcome>) -> Tail {
         let runtime = runtime::Handle::current();
-        let given = pin!(self.settings.protocol.given(&self.whole, Role::Authority));
-        let is_given = until(&mut { given }, ready(())).await.is_some();
+        let is_given = self.settings.is_given(&self.whole, Role::Authority);
         if let (Some(outcome), true) = (said, is_given) {
             return Tail::new(hold.ended(outcome), None, runtime);
         }
@@ -347,6 +355,16 @@ where
 }
 
 impl<P> Settings<P> {
+    /// Whether a leg has been given its whole request by now. Most have, and nothing
+    /// is made to wait for it.
+    pub(super) fn is_given<Req, Res, E>(&self, whole: &P::Whole, role: Role) -> bool
+    where
+        P: Protocol<Req, Res, E>,
+    {
+        let given = pin!(self.protocol.given(whole, role));
+        given.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
     fn ending(&self, tail: Tail, then: Then) -> Ending {
         let (patience, runtime) = (self.limits.abandon_after, runtime::Handle::current());
         Ending { tail, patience, runtime, closing: None, then }

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::runtime;
 
 use crate::flag::{End, Mark};
-pub(super) use crate::guard::{CatchPanic, Panicked};
+pub(super) use crate::guard::{CatchPanic, Panicked, caught};
 
 /// What a user's hook gives, unless it panics.
 pub(super) fn guarded<T>(hook: impl FnOnce() -> T) -> Option<T> {

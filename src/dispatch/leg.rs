@@ -1,22 +1,23 @@
 //! One leg of a request, whatever happens to it.
 
 use std::{
-    pin::{Pin, pin},
-    task::{Context, Poll},
+    pin::Pin,
+    task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
 use tokio::{
     task::coop::{Unconstrained, unconstrained},
-    time::{Duration, Sleep, sleep},
+    time::{Duration, Instant, Sleep, sleep, sleep_until},
 };
 use tower_service::Service;
 
 use super::{
     Ready,
-    guard::{CatchPanic, Panicked},
+    call::Call,
+    guard::{Panicked, caught},
 };
-use crate::reconcile::Turn;
+use crate::reconcile::{Turn, Turning};
 
 /// How a leg ended.
 #[derive(Debug)]
@@ -30,33 +31,50 @@ pub(super) enum LegEnd<Res, E> {
 }
 
 /// Waits for its turn, for readiness, and for the answer.
-///
-/// No `async fn`: that would hold the request twice.
-pub(super) fn leg<S, Req>(
-    mut service: Ready<S>,
+pub(super) const fn leg<S, Req>(
+    service: Ready<S>,
     request: Req,
-    turn: impl Future<Output = Turn>,
+    turn: Turning,
     ready_timeout: Duration,
-) -> impl Future<Output = LegEnd<S::Response, S::Error>>
+) -> Leg<S, Req, S::Future>
 where
     S: Service<Req>,
 {
-    async move {
-        if let Turn::Absorbed = turn.await {
-            return LegEnd::Absorbed;
+    let call = Call::new(service, request);
+    Leg { turn: Some(turn), call, ready: Patience::new(ready_timeout) }
+}
+
+pin_project! {
+    /// See [`leg`]. No `async` block: that would hold the request twice.
+    pub(super) struct Leg<S, Req, F> {
+        // `None`: it has come.
+        turn: Option<Turning>,
+        #[pin]
+        call: Call<S, Req, F>,
+        ready: Patience,
+    }
+}
+
+impl<S: Service<Req>, Req> Future for Leg<S, Req, S::Future> {
+    type Output = LegEnd<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(turn) = this.turn {
+            match ready!(Pin::new(turn).poll(cx)) {
+                Turn::Absorbed => return Poll::Ready(LegEnd::Absorbed),
+                Turn::Run => *this.turn = None,
+            }
         }
-        let run = async {
-            match within(ready_timeout, service.ready()).await {
-                None => return LegEnd::NotReady,
-                Some(Err(error)) => return LegEnd::Error(error),
-                Some(Ok(())) => {}
+        match caught(|| this.call.as_mut().poll(cx)) {
+            Ok(Poll::Ready(Ok(answer))) => Poll::Ready(LegEnd::Answer(answer)),
+            Ok(Poll::Ready(Err(error))) => Poll::Ready(LegEnd::Error(error)),
+            Ok(Poll::Pending) if this.call.waits() => {
+                this.ready.poll(cx).map(|()| LegEnd::NotReady)
             }
-            match service.call(request).await {
-                Ok(answer) => LegEnd::Answer(answer),
-                Err(error) => LegEnd::Error(error),
-            }
-        };
-        CatchPanic::new(pin!(run)).await.unwrap_or_else(|Panicked| LegEnd::Panicked)
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(Panicked) => Poll::Ready(LegEnd::Panicked),
+        }
     }
 }
 
@@ -113,10 +131,46 @@ impl<F> Drop for Lent<'_, F> {
     }
 }
 
+/// A future that is made when it is first polled: in [`until`], when it is found that
+/// there is something to wait for. Boxed then: what is ready at once has no use for
+/// it, and each task would have room for it.
+pub(super) const fn late<M, F>(make: M) -> Late<M, F>
+where
+    M: FnOnce() -> F,
+{
+    Late { make: Some(make), made: None }
+}
+
+/// See [`late`].
+pub(super) struct Late<M, F> {
+    make: Option<M>,
+    made: Option<Pin<Box<F>>>,
+}
+
+// What is pinned is in its box.
+impl<M, F> Unpin for Late<M, F> {}
+
+impl<M: FnOnce() -> F, F: Future> Future for Late<M, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.get_mut();
+        if let Some(make) = this.make.take() {
+            this.made = Some(Box::pin(make()));
+        }
+        this.made.as_mut().expect("just made").as_mut().poll(cx)
+    }
+}
+
 /// Waits for `future` for as long as `limit`, as tokio's `timeout` does. But that
 /// asks the clock at once, and most of what is waited for here is there already.
 pub(super) const fn within<F: Future>(limit: Duration, future: F) -> Within<F> {
-    Within { future, limit, patience: None }
+    Within { future, patience: Patience::new(limit) }
+}
+
+/// The same, until `deadline`.
+pub(super) const fn within_until<F: Future>(deadline: Instant, future: F) -> Within<F> {
+    Within { future, patience: Patience { ends: Ends::At(deadline), sleep: None } }
 }
 
 pin_project! {
@@ -124,10 +178,7 @@ pin_project! {
     pub(super) struct Within<F> {
         #[pin]
         future: F,
-        limit: Duration,
-        // A future that uses up all the task's budget must not make it late. Boxed: it
-        // is large, and mostly not needed.
-        patience: Option<Pin<Box<Unconstrained<Sleep>>>>,
+        patience: Patience,
     }
 }
 
@@ -139,15 +190,46 @@ impl<F: Future> Future for Within<F> {
         if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Some(output));
         }
-        let limit = *this.limit;
-        let patience = this.patience.get_or_insert_with(|| Box::pin(unconstrained(sleep(limit))));
-        patience.as_mut().poll(cx).map(|()| None)
+        this.patience.poll(cx).map(|()| None)
+    }
+}
+
+/// How long something is waited for. The clock is asked when it is first found that
+/// there is something to wait for.
+struct Patience {
+    ends: Ends,
+    // A future that uses up all the task's budget must not make it late. Boxed: it
+    // is large, and mostly not needed.
+    sleep: Option<Pin<Box<Unconstrained<Sleep>>>>,
+}
+
+#[derive(Clone, Copy)]
+enum Ends {
+    After(Duration),
+    At(Instant),
+}
+
+impl Patience {
+    const fn new(limit: Duration) -> Self {
+        Self { ends: Ends::After(limit), sleep: None }
+    }
+
+    /// Ready when it has run out.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let ends = self.ends;
+        let sleep = self.sleep.get_or_insert_with(|| {
+            Box::pin(unconstrained(match ends {
+                Ends::After(limit) => sleep(limit),
+                Ends::At(deadline) => sleep_until(deadline),
+            }))
+        });
+        sleep.as_mut().poll(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, task::Poll};
+    use std::{future::pending, pin::pin, task::Poll};
 
     use tokio::{task::coop::consume_budget, time::timeout};
 

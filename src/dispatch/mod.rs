@@ -5,6 +5,7 @@
 //! hands them straight to their side.
 
 mod both_legs;
+mod call;
 mod closing;
 mod guard;
 mod inner;
@@ -16,7 +17,12 @@ mod shadow;
 mod told;
 mod write;
 
-use std::{fmt, future::poll_fn, sync::Arc};
+use std::{
+    fmt,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use tokio::{sync::Semaphore, time::Instant};
 use tower_service::Service;
@@ -178,20 +184,28 @@ impl<S: Clone> Ready<S> {
 }
 
 impl<S> Ready<S> {
+    /// Asks for readiness, unless it is there.
+    fn poll_ready<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
+    where
+        S: Service<Req>,
+    {
+        if !self.ready {
+            ready!(self.service.poll_ready(cx))?;
+            self.ready = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Waits for readiness, unless it is there.
     async fn ready<Req>(&mut self) -> Result<(), S::Error>
     where
         S: Service<Req>,
     {
-        if !self.ready {
-            poll_fn(|cx| self.service.poll_ready(cx)).await?;
-            self.ready = true;
-        }
-        Ok(())
+        poll_fn(|cx| self.poll_ready(cx)).await
     }
 
-    /// Calls the service; it must be ready.
-    fn call<Req>(mut self, request: Req) -> S::Future
+    /// Calls the service; it must be ready, and is called once.
+    fn call<Req>(&mut self, request: Req) -> S::Future
     where
         S: Service<Req>,
     {

@@ -13,11 +13,11 @@ use super::{
     Ready, Settings,
     both_legs::Write,
     inner::Inner,
-    leg::{LegEnd, Lent, leg, until},
+    leg::{LegEnd, Lent, late, leg, until},
     record::{Record, Report},
 };
 use crate::{
-    flag::{End, Mark, later},
+    flag::{BoxFuture, End, Mark, later},
     protocol::{Protocol, Said},
     reconcile::Place,
     stage::{Outcome, Role},
@@ -70,11 +70,12 @@ where
     Res: Send + 'static,
     E: fmt::Display + Send + 'static,
 {
-    /// Runs the other leg in a task of its own, to its end.
+    /// Runs the other leg in a task of its own, to its end. `given` is its request, if
+    /// that is another than the authority's. Boxed: most have none.
     pub(super) fn start_other<O>(
         &self,
         other: OtherLeg<O, P>,
-        request: Req,
+        given: Option<Box<Req>>,
     ) -> oneshot::Receiver<Told>
     where
         O: Inner<Req> + Service<Req, Response = Res, Error = E>,
@@ -86,45 +87,21 @@ where
         let OtherLeg { service, mut hold, mut report } = other;
         let turn = hold.place.turn();
         let closing = self.closing(&hold.mark);
+        let dispatch = self.dispatch(Role::Other);
         let task = async move {
-            let limit = settings.limits.leg_timeout;
             let mut running = pin!(Some(async {
-                let end = leg(service, request, turn, settings.limits.ready_timeout).await;
+                // Made here, where no client waits for it.
+                let copy = || settings.protocol.copy(&whole, dispatch);
+                let ready_timeout = settings.limits.ready_timeout;
+                let request = given.map_or_else(copy, |given| *given);
+                let end = leg(service, request, turn, ready_timeout).await;
                 OtherEnd::of(&settings, &record, &*whole, end).await
             }));
             let mut running = Lent::new(running.as_mut());
-            let patience = async {
-                // In a call that goes both ways, one that has answered may have
-                // no use for more of the request, as long as the authority goes on.
-                let talks = || record.other_has_answered() && !record.authority_has_said();
-                if settings.patience(&whole, Role::Other, closing, talks).await {
-                    record.close();
-                    return pending().await;
-                }
-                // The rest of an answer may take as long as the authority's.
-                if record.other_has_answered() {
-                    let said = record.authority_said().await;
-                    sleep_until(later_than(said, limit)).await;
-                }
-            };
-            // One that was broken off has to come to its end. So has one whose
-            // authority has ended a call that its client could still go on with.
-            let closed = async {
-                let over = async {
-                    let said = record.authority_said().await;
-                    if !settings.protocol.answer_ends_request() {
-                        return pending().await;
-                    }
-                    sleep_until(later_than(said, limit)).await;
-                    settings.protocol.close(&whole);
-                };
-                let _ = until(&mut pin!(record.closed()), over).await;
-                sleep(settings.core.linger()).await;
-            };
-            // Let go before anybody outlives a leg: that may take minutes.
             let ended = {
-                let mut patience = pin!(patience);
-                until(&mut running, until(&mut patience, closed)).await
+                let (settings, record, whole) = (&settings, &record, &whole);
+                // Let go before anybody outlives a leg: that may take minutes.
+                until(&mut running, late(move || settings.waits(record, whole, closing))).await
             };
             match ended {
                 Some(end) => {
@@ -140,11 +117,12 @@ where
                 None if record.is_closed() => {
                     let _ = tell.send(Told::Ended(report.failed(LegFault::Closed)));
                     record.other_ended();
-                    abandon(&settings, running, hold).await;
+                    Box::pin(abandon(&settings, running, hold)).await;
                 }
+                // Boxed, here and above: few legs are given up.
                 None => {
                     let _ = tell.send(Told::Ended(report.failed(LegFault::Timeout)));
-                    outlive(&settings, running, hold).await;
+                    Box::pin(outlive(&settings, running, hold)).await;
                     record.other_ended();
                 }
             }
@@ -152,6 +130,49 @@ where
         // Boxed, since tokio copies a task whenever it hands it on.
         tokio::spawn(Box::pin(task).instrument(self.span(Role::Other)));
         told
+    }
+}
+
+impl<P: Send + Sync + 'static> Settings<P> {
+    /// Resolves when nobody is to wait for a dual write's other leg any longer.
+    async fn waits<Req, Res, E>(
+        &self,
+        record: &Record<P>,
+        whole: &P::Whole,
+        closing: Option<BoxFuture<'static, ()>>,
+    ) where
+        P: Protocol<Req, Res, E>,
+    {
+        let limit = self.limits.leg_timeout;
+        let mut patience = pin!(async {
+            // In a call that goes both ways, one that has answered may have
+            // no use for more of the request, as long as the authority goes on.
+            let talks = || record.other_has_answered() && !record.authority_has_said();
+            if self.patience(whole, Role::Other, closing, talks).await {
+                record.close();
+                return pending().await;
+            }
+            // The rest of an answer may take as long as the authority's.
+            if record.other_has_answered() {
+                let said = record.authority_said().await;
+                sleep_until(later_than(said, limit)).await;
+            }
+        });
+        // One that was broken off has to come to its end. So has one whose
+        // authority has ended a call that its client could still go on with.
+        let closed = async {
+            let over = async {
+                let said = record.authority_said().await;
+                if !self.protocol.answer_ends_request() {
+                    return pending().await;
+                }
+                sleep_until(later_than(said, limit)).await;
+                self.protocol.close(whole);
+            };
+            let _ = until(&mut pin!(record.closed()), over).await;
+            sleep(self.core.linger()).await;
+        };
+        let _ = until(&mut patience, closed).await;
     }
 }
 
@@ -197,20 +218,37 @@ impl OtherEnd {
         P: Protocol<Req, Res, E>,
         E: fmt::Display,
     {
+        let protocol = &settings.protocol;
+        let spoiled = move || protocol.spoiled(whole, Role::Other);
+        let ended = match end {
+            LegEnd::Answer(answer) => {
+                record.other_answers();
+                let said = protocol.judge(whole, &answer);
+                if matches!(said, Said::Now(Outcome::Applied, _)) {
+                    record.learn_from(Role::Other, whole, &answer);
+                }
+                // A handler that streams may still be writing.
+                Err((protocol.drain(whole, answer), said))
+            }
+            LegEnd::Error(error) => Ok(match spoiled() {
+                Some(fault) => Self::Failed(fault),
+                None => {
+                    Self::Error(protocol.judge_error(whole, &error), crate::text::short(&error))
+                }
+            }),
+            LegEnd::Panicked => Ok(Self::Failed(LegFault::Panicked)),
+            LegEnd::NotReady => Ok(Self::Failed(LegFault::NotReady)),
+            LegEnd::Absorbed => Ok(Self::Absorbed),
+        };
         async move {
-            let protocol = &settings.protocol;
-            let spoiled = || protocol.spoiled(whole, Role::Other);
-            match end {
-                LegEnd::Answer(answer) => {
-                    record.other_answers();
-                    let said = protocol.judge(whole, &answer);
-                    if matches!(said, Said::Now(Outcome::Applied, _)) {
-                        record.learn_from(Role::Other, whole, &answer);
-                    }
-                    // A handler that streams may still be writing.
-                    let drained = protocol.drain(whole, answer).await;
+            match ended {
+                Ok(ended) => ended,
+                Err((draining, said)) => {
+                    let drained = draining.await;
                     // One that has answered may still be reading its request.
-                    protocol.given(whole, Role::Other).await;
+                    if !settings.is_given(whole, Role::Other) {
+                        Box::pin(protocol.given(whole, Role::Other)).await;
+                    }
                     let Ok(drained) = drained else {
                         return Self::Failed(spoiled().unwrap_or(LegFault::BodyFailed));
                     };
@@ -233,15 +271,6 @@ impl OtherEnd {
                         (None, Said::AtEnd) => Self::Failed(LegFault::BodyFailed),
                     }
                 }
-                LegEnd::Error(error) => match spoiled() {
-                    Some(fault) => Self::Failed(fault),
-                    None => {
-                        Self::Error(protocol.judge_error(whole, &error), crate::text::short(&error))
-                    }
-                },
-                LegEnd::Panicked => Self::Failed(LegFault::Panicked),
-                LegEnd::NotReady => Self::Failed(LegFault::NotReady),
-                LegEnd::Absorbed => Self::Absorbed,
             }
         }
     }

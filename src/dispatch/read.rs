@@ -8,6 +8,7 @@ use tower_service::Service;
 
 use super::{
     Ready, Settings,
+    call::Call,
     guard::{CatchPanic, Panicked, guarded, run_leg},
     inner::Inner,
     shadow::{self, Skipped, Start},
@@ -58,7 +59,7 @@ where
 pub(crate) fn watched_read<P, A, O, Req>(
     settings: Arc<Settings<P>>,
     admission: Admission,
-    mut authority: Ready<A>,
+    authority: Ready<A>,
     other: Ready<O>,
     request: Req,
 ) -> impl Future<Output = Result<P::Answer, A::Error>> + Send
@@ -83,10 +84,7 @@ where
         let generation = core.report.generation();
         let again = authority.again();
         let began = Instant::now();
-        let first = async {
-            authority.ready().await?;
-            authority.call(request).await
-        };
+        let first = Call::new(authority, request);
         let cover = match cover {
             Some(mark) if !protocol.covers(&watched) => {
                 mark.unused();
@@ -97,7 +95,8 @@ where
         let first = match &cover {
             // Without a fallback the layer adds no limit and catches no panic.
             None => Ok(run_leg(Some(&mut mark), first).await),
-            Some((_, limit)) => match timeout(*limit, CatchPanic::new(first)).await {
+            // Boxed: few layers cover for the authority.
+            Some((_, limit)) => match Box::pin(timeout(*limit, CatchPanic::new(first))).await {
                 Ok(Ok(first)) => Ok(first),
                 Ok(Err(Panicked)) => Err(Refused::AuthorityPanicked),
                 Err(_) => Err(Refused::AuthorityTimeout),
@@ -183,7 +182,7 @@ where
             marks,
             slot,
         };
-        shadow::start(&settings, start);
+        shadow::start(settings, start);
         Ok(answer)
     }
 }
@@ -201,7 +200,7 @@ impl Covered {
     async fn ask<P, O, Req>(
         self,
         settings: &Settings<P>,
-        mut other: Ready<O>,
+        other: Ready<O>,
         watched: P::Watched,
         mut mark: Mark,
     ) -> Option<P::Answer>
@@ -221,10 +220,7 @@ impl Covered {
         let dispatch =
             Dispatch { stage: self.stage, side, role: Role::Authority, migration: core.id() };
         let request = settings.protocol.copy(&whole, dispatch);
-        let call = CatchPanic::new(async {
-            other.ready().await?;
-            other.call(request).await
-        });
+        let call = CatchPanic::new(Call::new(other, request));
         let answer = match timeout(self.limit, call).await {
             // A write of the key may have begun meanwhile.
             Ok(Ok(Ok(answer))) if settings.protocol.comparable(&answer).is_ok() && safe() => {

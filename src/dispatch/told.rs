@@ -64,8 +64,7 @@ where
             } else if protocol.follows() {
                 leg.skip(SkippedLeg::HookDeclined);
             } else {
-                let request = protocol.copy(&self.whole, self.dispatch(Role::Other));
-                told = Some(self.start_other(leg, request));
+                told = Some(self.start_other(leg, None));
             }
         }
         if closed {
@@ -106,7 +105,8 @@ where
         let core = &self.settings.core;
         let unrecorded = self.word.raises() && core.is_unrecorded();
         if outcome == Outcome::Applied && acknowledged_on_record(unrecorded, theirs) {
-            core.wait_recorded().await;
+            // Boxed: only a first flip's writes may have to.
+            Box::pin(core.wait_recorded()).await;
         }
         // Two answers that name different things agree in their outcomes only; in
         // a ramp that is not enough, since either side is read from.
@@ -156,14 +156,14 @@ where
         // answer then that a hook could look at.
         let ahead = match ahead {
             Ok(Ok((ahead, _))) if protocol.follows() => ahead,
-            _ => return Some(self.start_other(leg, protocol.copy(&self.whole, dispatch))),
+            _ => return Some(self.start_other(leg, None)),
         };
         let limits = &self.settings.limits;
         // A protocol may do its work, and panic, when it is called.
         let built =
             async { protocol.copy_after(&self.whole, dispatch, ahead, limits.captured_body).await };
         match timeout(limits.leg_timeout, CatchPanic::new(built)).await {
-            Ok(Ok(Ok(request))) => return Some(self.start_other(leg, request)),
+            Ok(Ok(Ok(request))) => return Some(self.start_other(leg, Some(Box::new(request)))),
             Ok(Ok(Err(reason))) => leg.skip(reason),
             Ok(Err(Panicked)) => leg.skip(SkippedLeg::HookDeclined),
             Err(_) => leg.skip(SkippedLeg::AnswerTooLarge),

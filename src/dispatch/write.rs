@@ -55,67 +55,70 @@ where
                 None => return settings.refuse_unseen(Refused::BodyTimeout, admission),
             }
         };
-        let keys = protocol.keys(&whole);
-        let admission = settings.turned_if_covered(admission, &whole, &keys);
-        let Admission { word, stage, .. } = admission;
-        let side = stage.authority();
-        // A ramp began with new synced, and keeps the sides equal.
-        let synced = word.ramps() || core.is_synced(side.other());
-        let permit = Arc::clone(&settings.legs).try_acquire_owned().ok();
-        let places = core.order.take(&keys, side, settings.limits.key_queue);
-        let age = places.authority.id();
-        let learns = protocol.learns(&whole);
-        let unsure = (learns && !keys.is_empty()).then(|| core.order.unsure());
-        let room = match (permit, places.other) {
-            (None, _) => Err(SkippedLeg::RunningLegs),
-            (Some(_), None) => Err(SkippedLeg::KeyQueue),
-            (Some(permit), Some(place)) => Ok((permit, place)),
-        };
-        // Refused before either side has seen it, rather than split for certain.
-        let policy = settings.policy_under(word);
-        if room.is_err() && policy == FailurePolicy::RequireBoth && synced {
-            return settings.refuse_unseen(Refused::Overloaded, admission);
-        }
-        let begun = if core.notes_writes() {
-            let nameless = || keys.is_empty() || learns;
-            // Boxed: a write that is not noted needs no room for it.
-            match Box::pin(core.begin(&keys, nameless, side)).await {
-                Ok(begun) => begun,
-                Err(()) => return settings.refuse_unseen(Refused::Journal, admission),
+        // A block: what it takes to begin is not carried on.
+        let running = {
+            let keys = protocol.keys(&whole);
+            let admission = settings.turned_if_covered(admission, &whole, &keys);
+            let Admission { word, stage, .. } = admission;
+            let side = stage.authority();
+            // A ramp began with new synced, and keeps the sides equal.
+            let synced = word.ramps() || core.is_synced(side.other());
+            let permit = Arc::clone(&settings.legs).try_acquire_owned().ok();
+            let places = core.order.take(&keys, side, settings.limits.key_queue);
+            let age = places.authority.id();
+            let learns = protocol.learns(&whole);
+            let unsure = (learns && !keys.is_empty()).then(|| core.order.unsure());
+            let room = match (permit, places.other) {
+                (None, _) => Err(SkippedLeg::RunningLegs),
+                (Some(_), None) => Err(SkippedLeg::KeyQueue),
+                (Some(permit), Some(place)) => Ok((permit, place)),
+            };
+            // Refused before either side has seen it, rather than split for certain.
+            let policy = settings.policy_under(word);
+            if room.is_err() && policy == FailurePolicy::RequireBoth && synced {
+                return settings.refuse_unseen(Refused::Overloaded, admission);
             }
-        } else {
-            None
-        };
-
-        let Admission { authority: mark, other: other_mark, .. } = admission;
-        let other_mark = other_mark.expect("a dual write is admitted with two marks");
-        let (record, mine, theirs) =
-            Record::new(Arc::clone(&settings), label, stage, age, keys, begun);
-        let write = Write {
-            word,
-            synced,
-            stage,
-            grace,
-            _unsure: unsure,
-            whole: Arc::clone(&whole),
-            record,
-            settings: Arc::clone(&settings),
-        };
-        let hold = Hold { mark, place: places.authority, _permit: None };
-        let theirs = match room {
-            Ok((permit, place)) => {
-                Some((Hold { mark: other_mark, place, _permit: Some(permit) }, theirs))
-            }
-            Err(reason) => {
-                other_mark.unused();
-                protocol.unneeded(&whole, Role::Other);
-                theirs.skipped(reason);
+            let begun = if core.notes_writes() {
+                let nameless = || keys.is_empty() || learns;
+                // Boxed: a write that is not noted needs no room for it.
+                match Box::pin(core.begin(&keys, nameless, side)).await {
+                    Ok(begun) => begun,
+                    Err(()) => return settings.refuse_unseen(Refused::Journal, admission),
+                }
+            } else {
                 None
+            };
+
+            let Admission { authority: mark, other: other_mark, .. } = admission;
+            let other_mark = other_mark.expect("a dual write is admitted with two marks");
+            let (record, mine, theirs) =
+                Record::new(Arc::clone(&settings), label, stage, age, keys, begun);
+            let write = Write {
+                word,
+                synced,
+                stage,
+                grace,
+                _unsure: unsure,
+                whole: Arc::clone(&whole),
+                record,
+                settings: Arc::clone(&settings),
+            };
+            let hold = Hold { mark, place: places.authority, _permit: None };
+            let theirs = match room {
+                Ok((permit, place)) => {
+                    Some((Hold { mark: other_mark, place, _permit: Some(permit) }, theirs))
+                }
+                Err(reason) => {
+                    other_mark.unused();
+                    protocol.unneeded(&whole, Role::Other);
+                    theirs.skipped(reason);
+                    None
+                }
+            };
+            match side {
+                Side::Old => Detached::new(write.run(old, hold, mine, OtherLeg::of(new, theirs))),
+                Side::New => Detached::new(write.run(new, hold, mine, OtherLeg::of(old, theirs))),
             }
-        };
-        let running = match side {
-            Side::Old => Detached::new(write.run(old, hold, mine, OtherLeg::of(new, theirs))),
-            Side::New => Detached::new(write.run(new, hold, mine, OtherLeg::of(old, theirs))),
         };
         let leaves = IfDropped::then(|| protocol.left(&whole));
         let answer = running.await;

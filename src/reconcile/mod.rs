@@ -48,7 +48,7 @@ pub(crate) use self::dirty_log::{LogFailed, Progress as LogProgress, Wait};
 pub use self::journal::{Journal, JournalError, JournalErrorKind, JournalMode};
 pub use self::key::{Key, Keys};
 pub use self::listing::Listing;
-pub(crate) use self::order::{KeyOrder, Observation, Place, Turn, Unsure};
+pub(crate) use self::order::{KeyOrder, Observation, Place, Turn, Turning, Unsure};
 pub use self::repair::{Conflicts, Repair, RepairCounts, Repairing};
 pub use self::rest::{Rest, RestError, RestRow};
 pub use self::rows::Rows;

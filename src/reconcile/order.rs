@@ -16,10 +16,12 @@ mod queue;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use tokio::sync::{Notify, oneshot};
@@ -474,14 +476,23 @@ impl Place {
     }
 
     /// The future of this place's turn; ready at once when nobody is ahead.
-    pub(crate) fn turn(&mut self) -> impl Future<Output = Turn> + Send + use<> {
-        let turn = self.turn.take();
-        async move {
-            match turn {
-                None => Turn::Run,
-                // The sender lives in the table for as long as the place does.
-                Some(turn) => turn.await.unwrap_or(Turn::Run),
-            }
+    pub(crate) const fn turn(&mut self) -> Turning {
+        Turning(self.turn.take())
+    }
+}
+
+/// Waits for a place's turn.
+#[derive(Debug)]
+pub(crate) struct Turning(Option<oneshot::Receiver<Turn>>);
+
+impl Future for Turning {
+    type Output = Turn;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Turn> {
+        match &mut self.0 {
+            None => Poll::Ready(Turn::Run),
+            // The sender lives in the table for as long as the place does.
+            Some(turn) => Pin::new(turn).poll(cx).map(|turn| turn.unwrap_or(Turn::Run)),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! One side's answer, whole, and two of them compared.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio::time::Instant;
 
 use super::{
-    super::{Ready, inner::Inner},
+    super::{
+        Ready,
+        guard::{Panicked, caught},
+        inner::Inner,
+    },
     Shadow,
     judge::{Found, failed, skipped},
     progress::Phase,
@@ -70,17 +71,21 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 }
                 self.progress.enter(Phase::Body);
             }
-            let answer = match answer {
-                Ok(answer) => answer,
-                Err(refusal) if said == Outcome::Refused => {
-                    return Ok(Seen::Refusal(short(&refusal)));
+            // A block: what is left of the answer is not carried about.
+            let capturing = {
+                let answer = match answer {
+                    Ok(answer) => answer,
+                    Err(refusal) if said == Outcome::Refused => {
+                        return Ok(Seen::Refusal(short(&refusal)));
+                    }
+                    Err(failure) => return Err(error(failure)),
+                };
+                if side == self.stage.authority() {
+                    protocol.comparable(&answer).map_err(skipped)?;
                 }
-                Err(failure) => return Err(error(failure)),
+                protocol.capture(whole, answer, self.settings.capturing())
             };
-            if side == self.stage.authority() {
-                protocol.comparable(&answer).map_err(skipped)?;
-            }
-            match protocol.capture(whole, answer, self.settings.capturing()).await {
+            match capturing.await {
                 Ok((captured, room)) => {
                     self.settings.core.counters.captured(room.taken());
                     Ok(Seen::Answer(Arc::new((captured, room))))
@@ -153,40 +158,36 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         Res: 'static,
         E: 'static,
     {
-        let settings = Arc::clone(&self.settings);
+        let settings = &self.settings;
         let inline = settings.limits.compare_inline;
         // A comparer of the user's has a part in it.
         let long = || settings.protocol.compares_long(&first.0, &second.0, inline);
-        let Ok(long) = catch_unwind(AssertUnwindSafe(long)) else { return Err(panicked()) };
+        let Ok(long) = caught(long) else { return Err(panicked()) };
+        if !long {
+            let compared =
+                caught(|| settings.protocol.compare(whole, &first.0, &second.0, context).listed());
+            return compared.map_err(|Panicked| panicked());
+        }
+        if !self.progress.is(Phase::Again) {
+            self.progress.enter(Phase::Compare);
+        }
+        settings.core.counters.offloaded();
+        let settings = Arc::clone(settings);
         let (whole, first, second) = (Arc::clone(whole), Arc::clone(first), Arc::clone(second));
-        let compare = move || {
-            let compare =
-                || settings.protocol.compare(&whole, &first.0, &second.0, context).listed();
-            catch_unwind(AssertUnwindSafe(compare))
-        };
-        let compared = if long {
-            if !self.progress.is(Phase::Again) {
-                self.progress.enter(Phase::Compare);
+        // The slot is taken for as long as the thread is, whoever waits for it.
+        let slot = Arc::clone(&self.slot);
+        let compared = tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            caught(|| settings.protocol.compare(&whole, &first.0, &second.0, context).listed())
+        });
+        match compared.await {
+            Ok(compared) => compared.map_err(|Panicked| panicked()),
+            // The runtime is ending.
+            Err(_) => {
+                let reason = InconclusiveReason::Deadline;
+                Err(Found::of(Verdict::Inconclusive(reason)))
             }
-            self.settings.core.counters.offloaded();
-            // The slot is taken for as long as the thread is, whoever waits for it.
-            let slot = Arc::clone(&self.slot);
-            let compared = tokio::task::spawn_blocking(move || {
-                let _slot = slot;
-                compare()
-            });
-            match compared.await {
-                Ok(compared) => compared,
-                // The runtime is ending.
-                Err(_) => {
-                    let reason = InconclusiveReason::Deadline;
-                    return Err(Found::of(Verdict::Inconclusive(reason)));
-                }
-            }
-        } else {
-            compare()
-        };
-        compared.map_err(|_| panicked())
+        }
     }
 }
 

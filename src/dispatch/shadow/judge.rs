@@ -115,9 +115,27 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             Ok(read) => read,
             Err(found) => return (found, None),
         };
+        let found = self.judge(authority, &mut other_again, &mut last, theirs).await;
+        (found, Some(last))
+    }
+
+    /// Compares the first answers, and reads again if they differ.
+    async fn judge<A, O, Req>(
+        &self,
+        authority: &mut Ready<A>,
+        other: &mut Ready<O>,
+        last: &mut Last<P::Whole, P::Captured>,
+        theirs: Seen<P::Captured>,
+    ) -> Found
+    where
+        P: Protocol<Req, A::Response, A::Error>,
+        A: Inner<Req>,
+        O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
+        Req: Send + 'static,
+    {
         // Until it is known that they do not: what ends in between is unresolved.
         self.progress.set_differed(true);
-        let found = match self.compare(&last.whole, &last.mine, &theirs).await {
+        match self.compare(&last.whole, &last.mine, &theirs).await {
             Ok(diff) if diff.differences().is_empty() => {
                 self.progress.set_differed(!diff.is_empty());
                 Found::of(diff.why_unclear().map_or(Verdict::Match, Verdict::from))
@@ -126,11 +144,10 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             Ok(diff) => {
                 drop(theirs);
                 // Boxed: it is rare, and each shadow has room for what it may do.
-                Box::pin(self.again(authority, &mut other_again, &mut last, diff)).await
+                Box::pin(self.again(authority, other, last, diff)).await
             }
             Err(found) => found,
-        };
-        (found, Some(last))
+        }
     }
 
     /// Both sides' first answers.
@@ -159,10 +176,11 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             };
             *asked = Some(Arc::clone(&whole));
 
-            let (theirs, mine) = {
-                let answer = teed.answer.take().expect("it is read once");
-                let mut mine = pin!(P::pending(answer));
-                let mut mine_is = None;
+            let answer = teed.answer.take().expect("it is read once");
+            let mut mine = pin!(P::pending(answer));
+            let mut mine_is = None;
+            // A block: only its answer is carried on.
+            let theirs = {
                 let mut theirs = pin!(self.ask(other, other_side, &whole));
                 let theirs = poll_fn(|cx| {
                     let theirs = theirs.as_mut().poll(cx);
@@ -188,13 +206,13 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                         (theirs, _) => theirs,
                     }
                 });
-                let theirs = theirs.await;
-                self.progress.enter(Phase::Answer);
-                match (theirs, mine_is) {
-                    (Err(found), _) => return Err(found),
-                    (Ok(theirs), Some(mine)) => (theirs, mine),
-                    (Ok(theirs), None) => (theirs, mine.await),
-                }
+                theirs.await
+            };
+            self.progress.enter(Phase::Answer);
+            let theirs = theirs?;
+            let mine = match mine_is {
+                Some(mine) => mine,
+                None => mine.await,
             };
             let (mine, room) = mine.map_err(|error| skipped(lost(error)))?;
             core.counters.captured(room.taken());

@@ -12,15 +12,11 @@ mod progress;
 mod tell;
 
 use std::{
-    pin::pin,
     sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tower_service::Service;
 use tracing::Instrument;
 
@@ -34,6 +30,7 @@ use super::{
     Ready, Settings,
     guard::{CatchPanic, Panicked, guarded},
     inner::Inner,
+    leg::within_until,
     other_leg::later_than,
 };
 use crate::{
@@ -67,7 +64,7 @@ pub(super) struct Start<A, O, W, N> {
 
 /// Reads the other side and compares, in a task of its own.
 pub(super) fn start<P, A, O, Req>(
-    settings: &Arc<Settings<P>>,
+    settings: Arc<Settings<P>>,
     start: Start<A, O, P::Watched, P::Pending>,
 ) where
     P: Protocol<Req, A::Response, A::Error>,
@@ -89,7 +86,6 @@ pub(super) fn start<P, A, O, Req>(
         marks,
         slot,
     } = start;
-    let settings = Arc::clone(settings);
     let deadline = later_than(headed, settings.limits.shadow_deadline);
     let span = tracing::info_span!(
         target: "tower_migration",
@@ -152,21 +148,47 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         O: Inner<Req> + Service<Req, Response = A::Response, Error = A::Error>,
         Req: Send + 'static,
     {
-        let mut asked = None;
-        let found = {
-            let reading = pin!(self.read(&mut authority, other, teed, &mut asked));
-            timeout_at(self.deadline, CatchPanic::new(reading)).await
+        // Blocks: what is done with is not carried on.
+        let (told, noisy) = {
+            let mut asked = None;
+            let found = {
+                // Two boxes, this and the task's: an allocator has a kilobyte at hand, and
+                // has to look for two.
+                let reading = Box::pin(self.read(&mut authority, other, teed, &mut asked));
+                within_until(self.deadline, CatchPanic::new(reading)).await
+            };
+            let (found, last) = match found {
+                Some(Ok(found)) => found,
+                Some(Err(Panicked)) => (failed(FailReason::Panicked), None),
+                None => (self.too_late(), None),
+            };
+            let path = last.as_ref().map(|last| self.settings.protocol.noise_path(&last.whole));
+            let is_measured = path.is_some_and(|path| self.settings.noise.may(path));
+            let wants_noise = path.is_some_and(|path| self.wants_noise(&found.verdict, path));
+            (self.report(found, asked.as_ref(), is_measured), last.filter(|_| wants_noise))
         };
-        let (found, last) = match found {
-            Ok(Ok(found)) => found,
-            Ok(Err(Panicked)) => (failed(FailReason::Panicked), None),
-            Err(_) => (self.too_late(), None),
-        };
+        if let Some(last) = noisy {
+            // Boxed, as all that is rare: each shadow has room for what it may do.
+            Box::pin(self.measure_noise(&mut authority, last)).await;
+        }
+        told
+    }
+
+    /// Counts what came of the read, and tells everybody who wants to know.
+    fn report<Req, Res, E>(
+        &self,
+        found: Found,
+        asked: Option<&Arc<P::Whole>>,
+        is_measured: bool,
+    ) -> (End, Option<Duration>)
+    where
+        P: Protocol<Req, Res, E>,
+    {
         // Made when somebody wants it, and once: it may be a function of the user's.
         let named = OnceLock::new();
         let label = || {
             let label = |whole: &Arc<P::Whole>| guarded(|| self.settings.protocol.label(whole));
-            let name = || asked.as_ref().and_then(label).unwrap_or_default();
+            let name = || asked.and_then(label).unwrap_or_default();
             Arc::clone(named.get_or_init(name))
         };
         let end = match &found.verdict {
@@ -183,9 +205,6 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             0 => None,
             micros => Some(Duration::from_micros(micros.into())),
         };
-        let path = last.as_ref().map(|last| self.settings.protocol.noise_path(&last.whole));
-        let is_measured = path.is_some_and(|path| self.settings.noise.may(path));
-        let wants_noise = path.is_some_and(|path| self.wants_noise(&found.verdict, path));
         let unresolved = match &found.verdict {
             Verdict::Match
             | Verdict::Mismatch(_)
@@ -214,10 +233,6 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             is_measured,
         });
         self.tell(found, label, other_took);
-        if let Some(last) = last.filter(|_| wants_noise) {
-            // Boxed, as all that is rare: each shadow has room for what it may do.
-            Box::pin(self.measure_noise(&mut authority, &last)).await;
-        }
         (end, other_took)
     }
 

@@ -32,7 +32,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
     pub(super) async fn measure_noise<A, Req>(
         &self,
         authority: &mut Ready<A>,
-        last: &Last<P::Whole, P::Captured>,
+        last: Last<P::Whole, P::Captured>,
     ) where
         P: Protocol<Req, A::Response, A::Error>,
         A: Inner<Req>,

@@ -323,6 +323,37 @@ async fn unsynced_sides_and_dirty_keys_are_read_but_not_judged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_side_that_is_down_is_not_read_again_until_it_has_answered_well() {
+    let s = Shadowed::new(Fake::says(200, "old"), Fake::says(502, "")).await;
+    let counts = || [s.rig.old.count(), s.rig.new.count()];
+    for n in 0..16 {
+        let verdict = s.verdict_of(get(&format!("/{n}"))).await;
+        assert!(matches!(verdict, Verdict::Mismatch(_)), "{n}: {verdict:?}");
+    }
+    let [old, new] = counts();
+    assert_eq!([old, new], [48, 48], "each is read twice more");
+    assert_eq!(s.verdict_of(get("/a")).await, Verdict::Failed(FailReason::Failing));
+    assert_eq!(s.verdict_of(get("/b")).await, Verdict::Failed(FailReason::Failing));
+    assert_eq!(counts(), [old + 2, new + 2], "once");
+    let report = s.rig.handle.report();
+    let failed = report.routes.iter().flat_map(|route| &route.failed);
+    let failed = failed.filter(|failed| failed.reason == "failing");
+    assert_eq!(failed.map(|failed| failed.count).sum::<u64>(), 2);
+
+    s.rig.new.becomes(&Fake::says(200, "old"));
+    assert_eq!(s.verdict_of(get("/a")).await, Verdict::Match);
+    s.rig.new.becomes(&Fake::says(502, ""));
+    let verdict = s.verdict_of(get("/a")).await;
+    assert!(matches!(verdict, Verdict::Mismatch(_)), "fails this one: {verdict:?}");
+    // Nor is one down that says no.
+    s.rig.new.becomes(&Fake::says(404, ""));
+    for _ in 0..20 {
+        let verdict = s.verdict_of(get("/a")).await;
+        assert!(matches!(verdict, Verdict::Mismatch(_)), "{verdict:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_post_that_is_a_read_is_shadowed_with_its_body() {
     let search = |head: &Head<'_>| match head.uri.path() {
         "/search" => Operation::Read,

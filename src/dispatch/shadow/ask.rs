@@ -71,6 +71,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 }
                 self.progress.enter(Phase::Body);
             }
+            let is_down = first && self.settings.failing.steadily(side, said == Outcome::Unknown);
             // A block: what is left of the answer is not carried about.
             let capturing = {
                 let answer = match answer {
@@ -82,6 +83,10 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 };
                 if side == self.stage.authority() {
                     protocol.comparable(&answer).map_err(skipped)?;
+                } else if is_down {
+                    // Read again it would be asked twice more, and the authority too, to
+                    // no end.
+                    return Err(failed(FailReason::Failing));
                 }
                 protocol.capture(whole, answer, self.settings.capturing())
             };

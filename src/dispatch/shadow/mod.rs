@@ -6,6 +6,7 @@
 //! they differ. Nothing on the client's way waits for it.
 
 mod ask;
+mod failing;
 mod judge;
 mod noise;
 mod progress;
@@ -20,6 +21,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tower_service::Service;
 use tracing::Instrument;
 
+pub(crate) use self::failing::Failing;
 pub(super) use self::tell::Skipped;
 use self::{
     judge::{Found, Teed, failed, skipped},

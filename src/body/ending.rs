@@ -35,7 +35,6 @@ pub(crate) type Conclude =
 pub struct Ending {
     pub(crate) tail: Tail,
     pub(crate) patience: Duration,
-    pub(crate) runtime: runtime::Handle,
     /// Resolves when a task that reads on without a client keeps a step waiting
     /// for too long.
     pub(crate) closing: Option<BoxFuture<'static, ()>>,
@@ -103,7 +102,7 @@ impl Ending {
     /// The runtime for such a task: an answer may be dropped outside of it.
     #[must_use]
     pub const fn runtime(&self) -> &runtime::Handle {
-        &self.runtime
+        &self.tail.runtime
     }
 
     /// The answer has ended. Where the outcome is [awaited](Self::is_awaited),
@@ -120,12 +119,12 @@ impl Ending {
     }
 
     fn broke_off(self, fault: LegFault) {
-        let Self { then, runtime, tail, .. } = self;
+        let Self { then, tail, .. } = self;
         match then {
             Then::Known(broken) => broken(),
             Then::Awaited(conclude) => {
                 let concluded = conclude(Err(fault));
-                runtime.spawn(async move {
+                tail.runtime.clone().spawn(async move {
                     concluded.await;
                     drop(tail);
                 });
@@ -144,7 +143,7 @@ impl Ending {
         mut self,
         rest: impl Future<Output = Result<Drained, CaptureError>> + Send + 'static,
     ) {
-        let runtime = self.runtime.clone();
+        let runtime = self.tail.runtime.clone();
         let closing = self.closing.take();
         runtime.spawn(async move {
             let mut closing = pin!(async {

@@ -133,36 +133,44 @@ pub(crate) enum Capture {
     Later(Reader),
 }
 
-/// Waits for a body's end.
+/// Waits for a body's end. `None` once that was told.
 #[derive(Debug)]
-pub(crate) struct Reader(Arc<Shared>);
+pub(crate) struct Reader(Option<Arc<Shared>>);
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let state = std::mem::replace(&mut self.0.lock().state, State::Over);
-        drop(state);
+        if let Some(shared) = &self.0 {
+            let state = std::mem::replace(&mut shared.lock().state, State::Over);
+            drop(state);
+        }
     }
 }
 
 impl Reader {
     /// What it was told, if it has been told by now.
-    fn told(&self) -> Option<Captured> {
-        let mut watch = self.0.lock();
-        match &watch.state {
-            State::Open { .. } => None,
-            State::Told(_) => match std::mem::replace(&mut watch.state, State::Over) {
-                State::Told(captured) => Some(captured),
-                State::Open { .. } | State::Over => None,
-            },
-            State::Over => Some(Err(CaptureError::Gone)),
+    fn told(&mut self) -> Option<Captured> {
+        let shared = self.0.as_ref().expect("it is asked once");
+        let captured = {
+            let mut watch = shared.lock();
+            match &watch.state {
+                State::Open { .. } => return None,
+                State::Told(_) => std::mem::replace(&mut watch.state, State::Over),
+                State::Over => State::Over,
+            }
+        };
+        self.0 = None;
+        match captured {
+            State::Told(captured) => Some(captured),
+            State::Open { .. } | State::Over => Some(Err(CaptureError::Gone)),
         }
     }
 
     /// Has this one woken at the end, unless that has come.
     fn wait(&self, waker: &Waker) {
+        let Some(shared) = &self.0 else { return };
         let mut new = Some(waker.clone());
         // The one before is dropped after the lock is.
-        let _before = match &mut self.0.lock().state {
+        let _before = match &mut shared.lock().state {
             State::Open { reader, .. } => std::mem::replace(reader, new.take()),
             State::Told(_) | State::Over => None,
         };
@@ -174,7 +182,7 @@ impl Capture {
     pub(crate) fn now(self) -> Option<(Collected, Room)> {
         match self {
             Self::Nothing(room) => room.map(|room| (Collected::default(), room)),
-            Self::Later(reader) => reader.told()?.ok(),
+            Self::Later(mut reader) => reader.told()?.ok(),
         }
     }
 }
@@ -201,29 +209,29 @@ impl Future for Capture {
 }
 
 impl Sink {
-    /// `length` is what a header says, where the body itself does not.
-    pub(crate) fn new<B: Body>(body: &B, length: Option<u64>, room: Room) -> (Self, Capture) {
+    /// `length` is what a header says, where the body itself does not. One that
+    /// `stops` is at its end with the last byte, where the length is known.
+    pub(crate) fn new<B: Body>(
+        body: &B,
+        length: Option<u64>,
+        stops: bool,
+        room: Room,
+    ) -> (Self, Capture) {
         let kept = Kept { first: Bytes::new(), rest: Vec::new(), len: 0, trailers: None, room };
-        let sink = Self::of(body.size_hint().exact().or(length), Some(kept));
-        let reader = Reader(Arc::clone(&sink.0));
+        let sink = Self::of(body.size_hint().exact().or(length), stops, Some(kept));
+        let reader = Reader(Some(Arc::clone(&sink.0)));
         (sink, Capture::Later(reader))
     }
 
     /// Keeps nothing: only waits for the last of so many bytes.
     pub(crate) fn counting(length: u64) -> Self {
-        Self::of(Some(length), None)
+        Self::of(Some(length), false, None)
     }
 
-    fn of(exact: Option<u64>, kept: Option<Kept>) -> Self {
+    fn of(exact: Option<u64>, stops: bool, kept: Option<Kept>) -> Self {
         let state = State::Open { kept, reader: None };
-        let watch = Mutex::new(Watch { exact, stops: false, seen: 0, state });
+        let watch = Mutex::new(Watch { exact, stops, seen: 0, state });
         Self(Arc::new(Shared { watch, over: AtomicBool::new(false) }))
-    }
-
-    /// The same, at its end with the last byte where the length is known.
-    pub(crate) fn stopping(self) -> Self {
-        self.0.lock().stops = true;
-        self
     }
 
     /// Looks at what a body just gave, which may have `ended` with it. The sink

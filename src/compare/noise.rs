@@ -82,14 +82,19 @@ impl Noise {
     }
 
     /// Whether this one is.
-    pub(crate) fn samples(&self, need: Need) -> bool {
+    pub(crate) fn samples(&self, need: impl FnOnce() -> Need) -> bool {
         const MOST_OF: u64 = 1 << 31;
-        let below = match need {
+        let rolled = u64::from(fastrand::u32(..));
+        // Whatever the need is, half of them are not: it is not asked for.
+        if self.below == 0 || rolled >= MOST_OF.max(self.below) {
+            return false;
+        }
+        let below = match need() {
             Need::Usual => self.below,
             Need::Undecided => (self.below * 10).min(MOST_OF),
             Need::Urgent => MOST_OF,
         };
-        self.below != 0 && u64::from(fastrand::u32(..)) < below
+        rolled < below
     }
 }
 

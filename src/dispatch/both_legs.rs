@@ -32,7 +32,6 @@ use crate::{
 
 /// What both legs of one write share.
 pub(super) struct Write<P: Protocol<Req, Res, E>, Req, Res, E> {
-    pub(super) settings: Arc<Settings<P>>,
     pub(super) record: Arc<Record<P>>,
     pub(super) whole: Arc<P::Whole>,
     /// What the write was admitted under.
@@ -45,6 +44,12 @@ pub(super) struct Write<P: Protocol<Req, Res, E>, Req, Res, E> {
     pub(super) _unsure: Option<Unsure>,
     /// How long it may keep a step waiting, if it may not for ever.
     pub(super) grace: Option<Grace>,
+}
+
+impl<P: Protocol<Req, Res, E>, Req, Res, E> Write<P, Req, Res, E> {
+    pub(super) fn settings(&self) -> &Arc<Settings<P>> {
+        self.record.settings()
+    }
 }
 
 type Answered<P, Req, A> = Result<
@@ -73,7 +78,7 @@ where
             stage: self.stage,
             side: self.stage.side_of(role),
             role,
-            migration: self.settings.core.id(),
+            migration: self.settings().core.id(),
         }
     }
 
@@ -82,7 +87,7 @@ where
         tracing::info_span!(
             target: "tower_migration",
             "migration_leg",
-            migration = %self.settings.core.name(),
+            migration = %self.settings().core.name(),
             %side, %role, %stage
         )
     }
@@ -103,7 +108,7 @@ where
     {
         async move {
             let mut told = None;
-            if self.settings.order.starts_other(None)
+            if self.settings().order.starts_other(None)
                 && let Some(leg) = other.take()
             {
                 told = Some(self.start_other(leg, None));
@@ -116,7 +121,7 @@ where
                 let ahead = match headed {
                     Headed::Open(ahead, tail) => {
                         let (whole, settings) =
-                            (Arc::clone(&self.whole), Arc::clone(&self.settings));
+                            (Arc::clone(&self.whole), Arc::clone(self.settings()));
                         let then = |ended| self.conclude(ended, mine, other, told);
                         let mut ending = settings.ending(tail, Then::Awaited(Box::new(then)));
                         // Its own, should its client leave.
@@ -148,15 +153,15 @@ where
                 answer.map(|(ahead, tail)| {
                     let record = Arc::clone(&self.record);
                     let broken = Then::Known(Box::new(move || record.answer_broke()));
-                    let mut ending = self.settings.ending(tail, broken);
+                    let mut ending = self.settings().ending(tail, broken);
                     ending.closing = alone;
-                    let answer = self.settings.protocol.keep(&self.whole, ahead, ending);
+                    let answer = self.settings().protocol.keep(&self.whole, ahead, ending);
                     let Some(closing) = closing else {
                         return answer;
                     };
-                    let core = Arc::clone(&self.settings.core);
+                    let core = Arc::clone(&self.settings().core);
                     let closing = Closing::new(closing, move || core.counters.closed_stream());
-                    self.settings.protocol.close_when(answer, closing)
+                    self.settings().protocol.close_when(answer, closing)
                 })
             });
             match (refused, answer) {
@@ -170,12 +175,12 @@ where
     /// Resolves when nobody is to wait for the authority's leg any longer, and says
     /// whether it was broken off.
     async fn waits(&self, closing: Option<BoxFuture<'static, ()>>, broken_off: &AtomicBool) {
-        let patience = self.settings.patience(&self.whole, Role::Authority, closing, || false);
+        let patience = self.settings().patience(&self.whole, Role::Authority, closing, || false);
         let closed = patience.await;
         broken_off.store(closed, Ordering::Relaxed);
         if closed {
             // One that gets nothing more has to come to its end.
-            sleep(self.settings.core.linger()).await;
+            sleep(self.settings().core.linger()).await;
         }
     }
 
@@ -191,8 +196,8 @@ where
         A: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
         async move {
-            let limits = &self.settings.limits;
-            let protocol = &self.settings.protocol;
+            let limits = &self.settings().limits;
+            let protocol = &self.settings().protocol;
             let request = protocol.copy(&self.whole, self.dispatch(Role::Authority));
             // What was reserved by being ready (a permit, a slot) may be what the
             // one ahead is waiting for.
@@ -271,7 +276,7 @@ where
                 }
                 None => {
                     // The waiting has ended; the leg has not.
-                    let settings = Arc::clone(&self.settings);
+                    let settings = Arc::clone(self.settings());
                     // Pays for the body until the leg has ended.
                     let whole = Arc::clone(&self.whole);
                     let permit = Arc::clone(&settings.legs).try_acquire_owned();
@@ -321,7 +326,7 @@ where
     /// keys are watched. Without a key it is in nobody's way, and stays.
     fn tail(&self, hold: Hold, said: Option<Outcome>) -> Tail {
         let runtime = runtime::Handle::current();
-        let is_given = self.settings.is_given(&self.whole, Role::Authority);
+        let is_given = self.settings().is_given(&self.whole, Role::Authority);
         if let (Some(outcome), true) = (said, is_given) {
             return Tail::new(hold.ended(outcome), None, runtime);
         }
@@ -331,7 +336,7 @@ where
         if is_given && place.is_none() {
             return Tail::new(mark, None, runtime);
         }
-        let (settings, whole) = (Arc::clone(&self.settings), Arc::clone(&self.whole));
+        let (settings, whole) = (Arc::clone(self.settings()), Arc::clone(&self.whole));
         let record = Arc::clone(&self.record);
         let before = settings.protocol.spoiled(&whole, Role::Authority);
         let rest = async move {
@@ -366,7 +371,6 @@ impl<P> Settings<P> {
     }
 
     fn ending(&self, tail: Tail, then: Then) -> Ending {
-        let (patience, runtime) = (self.limits.abandon_after, runtime::Handle::current());
-        Ending { tail, patience, runtime, closing: None, then }
+        Ending { tail, patience: self.limits.abandon_after, closing: None, then }
     }
 }

@@ -102,14 +102,14 @@ where
 {
     /// Resolves when the write is to be broken off.
     pub(super) fn closing(&self, mark: &Mark) -> Option<BoxFuture<'static, ()>> {
-        self.grace.as_ref().map(|grace| self.settings.closing(grace, mark))
+        self.grace.as_ref().map(|grace| self.settings().closing(grace, mark))
     }
 
     /// The write was broken off: the other leg ends with it.
     pub(super) fn closed(&self) {
-        self.settings.core.counters.closed_stream();
+        self.settings().core.counters.closed_stream();
         self.record.close();
-        self.settings.protocol.close(&self.whole);
+        self.settings().protocol.close(&self.whole);
     }
 }
 

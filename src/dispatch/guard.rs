@@ -84,7 +84,8 @@ impl<F: FnOnce()> Drop for IfDropped<F> {
 /// its end: what it does must not stop because nobody waits for it.
 pub(super) struct Detached<T: Send + 'static> {
     future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    runtime: runtime::Handle,
+    /// It may be dropped outside of the runtime.
+    runtime: Option<runtime::Handle>,
 }
 
 impl<T: Send + 'static> Detached<T> {
@@ -92,7 +93,13 @@ impl<T: Send + 'static> Detached<T> {
     ///
     /// Outside of a tokio runtime.
     pub(super) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { future: Some(Box::pin(future)), runtime: runtime::Handle::current() }
+        Self { future: Some(Box::pin(future)), runtime: Some(runtime::Handle::current()) }
+    }
+
+    /// One that is not dropped before it has been polled. The handle of a runtime is
+    /// counted by all its threads, and is asked for if there is something to wait for.
+    pub(super) fn polled_at_once(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self { future: Some(Box::pin(future)), runtime: None }
     }
 }
 
@@ -107,6 +114,7 @@ impl<T: Send + 'static> Future for Detached<T> {
         };
         let poll = future.as_mut().poll(cx);
         if poll.is_pending() {
+            self.runtime.get_or_insert_with(runtime::Handle::current);
             self.future = Some(future);
         }
         poll
@@ -115,8 +123,8 @@ impl<T: Send + 'static> Future for Detached<T> {
 
 impl<T: Send + 'static> Drop for Detached<T> {
     fn drop(&mut self) {
-        if let Some(future) = self.future.take() {
-            self.runtime.spawn(async move { drop(future.await) });
+        if let (Some(future), Some(runtime)) = (self.future.take(), self.runtime.take()) {
+            runtime.spawn(async move { drop(future.await) });
         }
     }
 }

@@ -81,7 +81,6 @@ where
         O: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
         let (tell, told) = oneshot::channel();
-        let settings = Arc::clone(&self.settings);
         let record = Arc::clone(&self.record);
         let whole = Arc::clone(&self.whole);
         let OtherLeg { service, mut hold, mut report } = other;
@@ -89,17 +88,18 @@ where
         let closing = self.closing(&hold.mark);
         let dispatch = self.dispatch(Role::Other);
         let task = async move {
+            let settings = record.settings();
             let mut running = pin!(Some(async {
                 // Made here, where no client waits for it.
                 let copy = || settings.protocol.copy(&whole, dispatch);
                 let ready_timeout = settings.limits.ready_timeout;
                 let request = given.map_or_else(copy, |given| *given);
                 let end = leg(service, request, turn, ready_timeout).await;
-                OtherEnd::of(&settings, &record, &*whole, end).await
+                OtherEnd::of(settings, &record, &*whole, end).await
             }));
             let mut running = Lent::new(running.as_mut());
             let ended = {
-                let (settings, record, whole) = (&settings, &record, &whole);
+                let (record, whole) = (&record, &whole);
                 // Let go before anybody outlives a leg: that may take minutes.
                 until(&mut running, late(move || settings.waits(record, whole, closing))).await
             };
@@ -109,20 +109,18 @@ where
                     let absorbed = matches!(end, OtherEnd::Absorbed);
                     let outcome = end.report(report);
                     hold.mark.set_end(outcome.into());
-                    record.other_ended();
                     drop(hold);
                     // The client may not wait for it.
                     let _ = tell.send(if absorbed { Told::Absorbed } else { Told::Ended(outcome) });
                 }
                 None if record.is_closed() => {
                     let _ = tell.send(Told::Ended(report.failed(LegFault::Closed)));
-                    record.other_ended();
-                    Box::pin(abandon(&settings, running, hold)).await;
+                    Box::pin(abandon(settings, running, hold)).await;
                 }
                 // Boxed, here and above: few legs are given up.
                 None => {
                     let _ = tell.send(Told::Ended(report.failed(LegFault::Timeout)));
-                    Box::pin(outlive(&settings, running, hold)).await;
+                    Box::pin(outlive(settings, running, hold)).await;
                     record.other_ended();
                 }
             }

@@ -54,6 +54,8 @@ struct State {
     crowded: bool,
     /// When the authority's outcome was known.
     said_at: Option<Instant>,
+    /// Whether anybody waits for that.
+    is_awaited: bool,
     /// Both outcomes are known, and the sides may differ.
     dirty: bool,
 }
@@ -82,6 +84,7 @@ impl<P: Send + Sync + 'static> Record<P> {
                 seen: None,
                 crowded: false,
                 said_at: None,
+                is_awaited: false,
                 dirty: false,
             }),
             said: Notify::new(),
@@ -94,6 +97,10 @@ impl<P: Send + Sync + 'static> Record<P> {
         let report = |role| Report { record: Some(Arc::clone(&record)), role, began, took: None };
         let (authority, other) = (report(Role::Authority), report(Role::Other));
         (record, authority, other)
+    }
+
+    pub(super) const fn settings(&self) -> &Arc<Settings<P>> {
+        &self.settings
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -224,14 +231,19 @@ impl<P: Send + Sync + 'static> Record<P> {
         loop {
             let mut said = pin!(self.said.notified());
             said.as_mut().enable();
-            if let Some(at) = self.lock().said_at {
-                return at;
+            {
+                let mut state = self.lock();
+                if let Some(at) = state.said_at {
+                    return at;
+                }
+                state.is_awaited = true;
             }
             said.await;
         }
     }
 
-    /// The other leg has ended: its late places are free.
+    /// The other leg, of which it was said that nobody waits for it, has ended: its
+    /// late places are free.
     pub(super) fn other_ended(&self) {
         let places = self.lock().late.take();
         drop(places);
@@ -256,13 +268,23 @@ impl<P: Send + Sync + 'static> Record<P> {
         );
     }
 
-    fn reported(&self, role: Role, at: Instant, result: LegResult) {
+    /// A leg has come to this. `over`: it does not run on, which it may although nobody
+    /// waits for it any longer.
+    fn reported(&self, role: Role, at: Instant, result: LegResult, over: bool) {
+        // Let go at the end, once its keys are marked, and after the lock: that takes the
+        // table's.
+        let mut late = None;
         let known = {
             let mut state = self.lock();
+            if over && role == Role::Other {
+                late = state.late.take();
+            }
             state.results[index(role)] = Some(result);
             if role == Role::Authority {
                 state.said_at = Some(at);
-                self.said.notify_waiters();
+                if state.is_awaited {
+                    self.said.notify_waiters();
+                }
             }
             let [Some(authority), Some(other)] = &state.results else {
                 return;
@@ -299,7 +321,9 @@ impl<P: Send + Sync + 'static> Record<P> {
             | (LegDetail::Error(_), LegDetail::Code(_)) => both_applied,
             _ => true,
         };
-        self.lock().dirty = agreed == Agreement::Dirty;
+        if agreed == Agreement::Dirty {
+            self.lock().dirty = true;
+        }
         if agreed == Agreement::Clean && same {
             return;
         }
@@ -316,6 +340,7 @@ impl<P: Send + Sync + 'static> Record<P> {
             other_leg,
             agreement: agreed,
         });
+        drop(late);
     }
 
     fn disagree(&self, disagreement: &Disagreement) {
@@ -382,10 +407,9 @@ impl<P: Send + Sync + 'static> Report<P> {
                 LegDetail::Code(_) | LegDetail::Error(_) | LegDetail::Absorbed => {}
             }
             let took = self.took();
-            if matches!(detail, LegDetail::Skipped(_)) {
-                record.other_ended();
-            }
-            record.reported(self.role, self.began + took, LegResult { outcome, detail, took });
+            let over = detail != LegDetail::Fault(LegFault::Timeout);
+            let result = LegResult { outcome, detail, took };
+            record.reported(self.role, self.began + took, result, over);
         }
         outcome
     }

@@ -40,7 +40,7 @@ where
     where
         O: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
-        let protocol = &self.settings.protocol;
+        let protocol = &self.settings().protocol;
         let fault = protocol.spoiled(&self.whole, Role::Authority);
         let closed = fault == Some(LegFault::Closed) || matches!(ended, Err(LegFault::Closed));
         if closed {
@@ -59,7 +59,7 @@ where
             }
         };
         if let Some(leg) = other {
-            if !self.settings.order.starts_other(Some(outcome)) {
+            if !self.settings().order.starts_other(Some(outcome)) {
                 leg.skip(SkippedLeg::AuthorityDidNotApply);
             } else if protocol.follows() {
                 leg.skip(SkippedLeg::HookDeclined);
@@ -102,7 +102,7 @@ where
                 theirs
             }
         };
-        let core = &self.settings.core;
+        let core = &self.settings().core;
         let unrecorded = self.word.raises() && core.is_unrecorded();
         if outcome == Outcome::Applied && acknowledged_on_record(unrecorded, theirs) {
             // Boxed: only a first flip's writes may have to.
@@ -122,17 +122,17 @@ where
     /// What the client waits for as things stand, and whether a hurried flip has
     /// made the other side the authority meanwhile.
     fn policy(&self) -> (FailurePolicy, bool) {
-        let stage = self.settings.core.word().stage();
+        let stage = self.settings().core.word().stage();
         let moved = stage.authority() != self.stage.authority();
-        (self.settings.policy_under(self.word).effective(self.word.raises(), moved), moved)
+        (self.settings().policy_under(self.word).effective(self.word.raises(), moved), moved)
     }
 
     pub(super) fn refuse(&self, reason: Refused) -> Result<P::Answer, E> {
         if reason != Refused::PartialWrite {
             // That one has been counted where it was found.
-            self.settings.core.counters.refused(reason);
+            self.settings().core.counters.refused(reason);
         }
-        self.settings.protocol.refuse(reason)
+        self.settings().protocol.refuse(reason)
     }
 
     /// `AuthorityFirst`: starts the other leg if the authority has applied the
@@ -146,11 +146,11 @@ where
     where
         O: Inner<Req> + Service<Req, Response = Res, Error = E>,
     {
-        if !self.settings.order.starts_other(Some(outcome)) {
+        if !self.settings().order.starts_other(Some(outcome)) {
             leg.skip(SkippedLeg::AuthorityDidNotApply);
             return None;
         }
-        let protocol = &self.settings.protocol;
+        let protocol = &self.settings().protocol;
         let dispatch = self.dispatch(Role::Other);
         // An error may mean that what was asked for is so already: there is no
         // answer then that a hook could look at.
@@ -158,7 +158,7 @@ where
             Ok(Ok((ahead, _))) if protocol.follows() => ahead,
             _ => return Some(self.start_other(leg, None)),
         };
-        let limits = &self.settings.limits;
+        let limits = &self.settings().limits;
         // A protocol may do its work, and panic, when it is called.
         let built =
             async { protocol.copy_after(&self.whole, dispatch, ahead, limits.captured_body).await };

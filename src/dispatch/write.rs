@@ -101,7 +101,6 @@ where
                 _unsure: unsure,
                 whole: Arc::clone(&whole),
                 record,
-                settings: Arc::clone(&settings),
             };
             let hold = Hold { mark, place: places.authority, _permit: None };
             let theirs = match room {
@@ -116,8 +115,14 @@ where
                 }
             };
             match side {
-                Side::Old => Detached::new(write.run(old, hold, mine, OtherLeg::of(new, theirs))),
-                Side::New => Detached::new(write.run(new, hold, mine, OtherLeg::of(old, theirs))),
+                Side::Old => {
+                    let running = write.run(old, hold, mine, OtherLeg::of(new, theirs));
+                    Detached::polled_at_once(running)
+                }
+                Side::New => {
+                    let running = write.run(new, hold, mine, OtherLeg::of(old, theirs));
+                    Detached::polled_at_once(running)
+                }
             }
         };
         let leaves = IfDropped::then(|| protocol.left(&whole));

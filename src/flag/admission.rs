@@ -40,9 +40,9 @@ pub(crate) struct Plan {
 impl Admission {
     /// Names the write, for whoever has to wait for it.
     pub(crate) fn list(&mut self, label: &Arc<str>, began: Instant) {
-        self.authority.list(label, began);
-        if let Some(other) = &mut self.other {
-            other.list(label, began);
+        match &mut self.other {
+            Some(other) => self.authority.list_both(other, label, began),
+            None => self.authority.list(label, began),
         }
     }
 

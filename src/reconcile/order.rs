@@ -72,6 +72,8 @@ struct Table {
     touched: VecDeque<(u64, Key)>,
     /// What was touched up to this age was forgotten: it was too much.
     forgotten: u64,
+    /// How many wait for somebody to leave a place.
+    waiting: usize,
 }
 
 /// How many touched keys are remembered for legs that learn their key late.
@@ -101,7 +103,7 @@ struct Waiting {
     /// In how many of its queues this place is not at the head yet.
     behind: usize,
     grant: Option<oneshot::Sender<Turn>>,
-    ended: Arc<Ended>,
+    write: Arc<Standers>,
     /// Whether it may be told that its write is already there: a leg that a
     /// client waits for must run to have an answer, and one with several keys
     /// is more than a copy of one of them.
@@ -112,36 +114,44 @@ struct Waiting {
 /// next one go.
 #[derive(Debug)]
 pub(crate) struct Place {
-    order: Arc<KeyOrder>,
     id: u64,
     side: Side,
-    keys: Keys,
     turn: Option<oneshot::Receiver<Turn>>,
-    ended: Arc<Ended>,
+    write: Arc<Standers>,
 }
 
-/// Which legs of one write have ended, by side. A side that has none never does.
-#[derive(Debug, Default)]
-struct Ended([AtomicBool; 2]);
+/// What the places of one write share.
+#[derive(Debug)]
+struct Standers {
+    order: Arc<KeyOrder>,
+    keys: Keys,
+    /// Which legs have ended, by side. A side that has none never does.
+    ended: [AtomicBool; 2],
+}
 
-impl Ended {
-    fn on(&self, side: Side) -> &AtomicBool {
-        &self.0[side.index()]
+impl Standers {
+    fn new(order: &Arc<KeyOrder>, keys: &Keys) -> Arc<Self> {
+        let (order, keys) = (Arc::clone(order), keys.clone());
+        Arc::new(Self { order, keys, ended: Default::default() })
+    }
+
+    fn ended_on(&self, side: Side) -> &AtomicBool {
+        &self.ended[side.index()]
     }
 }
 
 /// How somebody stands in a queue.
 #[derive(Clone, Copy)]
 struct Standing<'a> {
-    ended: &'a Arc<Ended>,
+    write: &'a Arc<Standers>,
     absorbable: bool,
     looks: bool,
 }
 
 impl<'a> Standing<'a> {
     /// With no leg on the other side.
-    const fn alone(ended: &'a Arc<Ended>, looks: bool) -> Self {
-        Self { ended, absorbable: false, looks }
+    const fn alone(write: &'a Arc<Standers>, looks: bool) -> Self {
+        Self { write, absorbable: false, looks }
     }
 }
 
@@ -181,7 +191,7 @@ impl KeyOrder {
         limit: usize,
         looks: bool,
     ) -> Places {
-        let ended = Arc::default();
+        let write = Standers::new(self, keys);
         let mut table = self.lock();
         let other = authority.other();
         let full = keys.iter().any(|key| {
@@ -190,8 +200,8 @@ impl KeyOrder {
         let mut place = |side: Side| {
             let role = if side == other { Role::Other } else { Role::Authority };
             let absorbable = is_absorbable(role, keys.len());
-            let standing = Standing { ended: &ended, absorbable, looks };
-            self.enqueue(&mut table, keys, side, standing)
+            let standing = Standing { write: &write, absorbable, looks };
+            Self::enqueue(&mut table, keys, side, standing)
         };
         Places { authority: place(authority), other: (!full).then(|| place(other)) }
     }
@@ -203,14 +213,14 @@ impl KeyOrder {
         let mut table = self.lock();
         let busy = |key| table.entries.get(key).is_some_and(|e| e.has_legs(&table.looking));
         let busy = keys.iter().any(busy);
-        let ended = Arc::default();
-        (self.enqueue(&mut table, keys, side, Standing::alone(&ended, false)), busy)
+        let write = Standers::new(self, keys);
+        (Self::enqueue(&mut table, keys, side, Standing::alone(&write, false)), busy)
     }
 
     /// A place for a copy, or for somebody who only looks.
     pub(super) fn stand(self: &Arc<Self>, keys: &Keys, side: Side, looks: bool) -> Place {
-        let ended = Arc::default();
-        self.enqueue(&mut self.lock(), keys, side, Standing::alone(&ended, looks))
+        let write = Standers::new(self, keys);
+        Self::enqueue(&mut self.lock(), keys, side, Standing::alone(&write, looks))
     }
 
     /// The age that the next leg gets.
@@ -223,14 +233,8 @@ impl KeyOrder {
         self.lock().keyless.first().is_some_and(|oldest| *oldest < age)
     }
 
-    fn enqueue(
-        self: &Arc<Self>,
-        table: &mut Table,
-        keys: &Keys,
-        side: Side,
-        standing: Standing<'_>,
-    ) -> Place {
-        let Standing { ended, absorbable, looks } = standing;
+    fn enqueue(table: &mut Table, keys: &Keys, side: Side, standing: Standing<'_>) -> Place {
+        let Standing { write, absorbable, looks } = standing;
         let id = table.next;
         table.next += 1;
         if looks {
@@ -245,7 +249,11 @@ impl KeyOrder {
         }
         let mut behind = 0;
         for key in keys {
-            let entry = table.entries.entry(key.clone()).or_default();
+            // The key is counted up only where it is new: of the two legs of a write, one's.
+            let entry = match table.entries.contains_key(key) {
+                true => table.entries.get_mut(key).expect("just found"),
+                false => table.entries.entry(key.clone()).or_default(),
+            };
             entry.turns[side.index()] += u64::from(!looks);
             let queue = &mut entry.queues[side.index()];
             behind += usize::from(!queue.is_empty());
@@ -260,20 +268,13 @@ impl KeyOrder {
             let (grant, turn) = oneshot::channel();
             table.places.insert(
                 id,
-                Waiting { behind, grant: Some(grant), ended: Arc::clone(ended), absorbable },
+                Waiting { behind, grant: Some(grant), write: Arc::clone(write), absorbable },
             );
             Some(turn)
         } else {
             None
         };
-        Place {
-            order: Arc::clone(self),
-            id,
-            side,
-            keys: keys.clone(),
-            turn,
-            ended: Arc::clone(ended),
-        }
+        Place { id, side, turn, write: Arc::clone(write) }
     }
 
     /// Keys with a leg running or queued on `side`, and whether a leg without
@@ -336,6 +337,8 @@ impl KeyOrder {
 
     /// Waits until somebody leaves a place; `check` is asked before and after.
     pub(crate) async fn until(&self, mut check: impl FnMut() -> bool) {
+        // Before it looks: what is left after the look wakes it.
+        let _waiting = Waits::new(self);
         loop {
             let left = self.left.notified();
             tokio::pin!(left);
@@ -351,7 +354,8 @@ impl KeyOrder {
     /// other side: those that may be absorbed, and whether there are others.
     pub(super) fn overtaken(&self, place: &Place) -> (Vec<u64>, bool) {
         let table = self.lock();
-        let Some(entry) = place.keys.iter().next().and_then(|key| table.entries.get(key)) else {
+        let Some(entry) = place.write.keys.iter().next().and_then(|key| table.entries.get(key))
+        else {
             return (Vec::new(), false);
         };
         let mut absorbable = Vec::new();
@@ -361,7 +365,7 @@ impl KeyOrder {
                 continue;
             };
             // The leg of the same write on the side that the copy reads.
-            let peer = waiting.ended.on(place.side.other()).load(Ordering::Acquire);
+            let peer = waiting.write.ended_on(place.side.other()).load(Ordering::Acquire);
             match overtaken(peer, waiting.absorbable) {
                 Overtaken::No => {}
                 Overtaken::Absorbed => absorbable.push(id),
@@ -383,6 +387,22 @@ impl KeyOrder {
                     .is_some_and(|grant| grant.send(Turn::Absorbed).is_ok())
             })
             .count()
+    }
+}
+
+/// Somebody who waits for others to leave their places, of which those know.
+struct Waits<'a>(&'a KeyOrder);
+
+impl<'a> Waits<'a> {
+    fn new(order: &'a KeyOrder) -> Self {
+        order.lock().waiting += 1;
+        Self(order)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
     }
 }
 
@@ -430,7 +450,9 @@ impl Table {
             self.keyless.remove(&id);
             self.forget();
         }
-        self.places.remove(&id);
+        if !self.places.is_empty() {
+            self.places.remove(&id);
+        }
         let looked = self.looking.remove(&id);
         for key in keys {
             if !looked {
@@ -499,9 +521,16 @@ impl Future for Turning {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.ended.on(self.side).store(true, Ordering::Release);
-        self.order.lock().leave(self.id, &self.keys, self.side);
-        self.order.left.notify_waiters();
+        self.write.ended_on(self.side).store(true, Ordering::Release);
+        let order = &self.write.order;
+        let waiting = {
+            let mut table = order.lock();
+            table.leave(self.id, &self.write.keys, self.side);
+            table.waiting
+        };
+        if waiting > 0 {
+            order.left.notify_waiters();
+        }
     }
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct Finding<'a> {
     pub(crate) generation: u64,
     pub(crate) route: &'a Arc<str>,
     /// Needed where something differs.
-    pub(crate) request: &'a Arc<str>,
+    pub(crate) request: Option<Arc<str>>,
     pub(crate) authority: Side,
     pub(crate) verdict: &'a Verdict,
     /// Where the sides differ, whatever is known of noise there.
@@ -142,7 +142,7 @@ impl Table {
             let Some(place) = self.place(route, &difference.place, true) else { continue };
             place.differ += 1;
             place.example.get_or_insert_with(|| Example {
-                request: Arc::clone(finding.request),
+                request: finding.request.clone().unwrap_or_default(),
                 what: difference.what.clone(),
                 authority: difference.authority.clone(),
                 other: difference.other.clone(),
@@ -178,7 +178,10 @@ impl Table {
 
     fn route<'c>(&self, counted: &'c mut Counted, name: &Arc<str>) -> &'c mut Route {
         let routes = &mut counted.routes;
-        if routes.contains_key(name) || routes.len() < self.most_routes {
+        if routes.contains_key(name) {
+            return routes.get_mut(name).expect("just found");
+        }
+        if routes.len() < self.most_routes {
             return routes.entry(Arc::clone(name)).or_default();
         }
         self.overflown[0].fetch_add(1, Ordering::Relaxed);

@@ -180,13 +180,17 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         let settings = Arc::clone(settings);
         let (whole, first, second) = (Arc::clone(whole), Arc::clone(first), Arc::clone(second));
         // The slot is taken for as long as the thread is, whoever waits for it.
-        let slot = Arc::clone(&self.slot);
+        let slot = self.slot().take();
         let compared = tokio::task::spawn_blocking(move || {
-            let _slot = slot;
-            caught(|| settings.protocol.compare(&whole, &first.0, &second.0, context).listed())
+            let compared =
+                caught(|| settings.protocol.compare(&whole, &first.0, &second.0, context).listed());
+            (compared, slot)
         });
         match compared.await {
-            Ok(compared) => compared.map_err(|Panicked| panicked()),
+            Ok((compared, slot)) => {
+                *self.slot() = slot;
+                compared.map_err(|Panicked| panicked())
+            }
             // The runtime is ending.
             Err(_) => {
                 let reason = InconclusiveReason::Deadline;

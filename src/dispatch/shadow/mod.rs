@@ -13,7 +13,7 @@ mod progress;
 mod tell;
 
 use std::{
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -108,7 +108,7 @@ pub(super) fn start<P, A, O, Req>(
             keys,
             deadline,
             authority_took,
-            slot: Arc::new(slot),
+            slot: Mutex::new(Some(slot)),
             progress: Progress::default(),
         };
         let (end, took) = shadow.run(authority, other, &mut teed).await;
@@ -131,7 +131,7 @@ struct Shadow<P> {
     authority_took: Duration,
     route: Arc<str>,
     /// Held until the last thread that compares for this read has ended.
-    slot: Arc<OwnedSemaphorePermit>,
+    slot: Mutex<Option<OwnedSemaphorePermit>>,
     progress: Progress,
 }
 
@@ -220,11 +220,11 @@ impl<P: Send + Sync + 'static> Shadow<P> {
             }
         };
         // Not made for nobody, nor by a function of the user's under the report's lock.
-        let request = if found.differs.is_empty() { Arc::default() } else { label() };
+        let request = (!found.differs.is_empty()).then(label);
         self.settings.core.report.count(&Finding {
             generation: self.generation,
             route: &self.route,
-            request: &request,
+            request,
             authority: self.stage.authority(),
             verdict: &found.verdict,
             differs: &found.differs,
@@ -251,6 +251,11 @@ impl<P: Send + Sync + 'static> Shadow<P> {
         } else {
             skipped(SkipReason::ClientSlow)
         }
+    }
+
+    /// The slot, to be lent to a thread.
+    fn slot(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn dispatch(&self, side: Side) -> Dispatch {

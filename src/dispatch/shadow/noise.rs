@@ -25,7 +25,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 | Verdict::Inconclusive(InconclusiveReason::Transient | InconclusiveReason::Noise)
         );
         let noise = &self.settings.noise;
-        compared && noise.may(path) && noise.samples(self.settings.core.report.need(&self.route))
+        compared && noise.may(path) && noise.samples(|| self.settings.core.report.need(&self.route))
     }
 
     /// Asks the authority once more and counts where it differs from itself.

@@ -90,7 +90,7 @@ impl<P> Settings<P> {
         self.core.report.count(&Finding {
             generation,
             route,
-            request: &read.request,
+            request: None,
             authority: read.authority,
             verdict: &read.verdict,
             differs: &[],

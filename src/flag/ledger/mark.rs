@@ -80,11 +80,29 @@ impl Mark {
     /// a step is told it.
     pub(crate) fn list(&mut self, label: &Arc<str>, began: Instant) {
         if self.is_write() && self.about.listed().is_none() {
-            let (slot, kind) = (self.about.row() as u8, self.kind());
-            let label = Arc::clone(label);
-            let entry = Entry { label, slot, kind, began, answered: false };
+            let entry = self.entry(label, began);
             self.about.set_listed(self.shard().roster().add(entry));
         }
+    }
+
+    /// The same for both legs of a write, which were admitted together.
+    pub(crate) fn list_both(&mut self, other: &mut Self, label: &Arc<str>, began: Instant) {
+        if self.about.shard() != other.about.shard() {
+            self.list(label, began);
+            other.list(label, began);
+            return;
+        }
+        let mut roster = self.shard().roster();
+        for mark in [self, other] {
+            if mark.is_write() && mark.about.listed().is_none() {
+                mark.about.set_listed(roster.add(mark.entry(label, began)));
+            }
+        }
+    }
+
+    fn entry(&self, label: &Arc<str>, began: Instant) -> Entry {
+        let (slot, kind) = (self.about.row() as u8, self.kind());
+        Entry { label: Arc::clone(label), slot, kind, began, answered: false }
     }
 
     /// Says how the leg ended, for the counters.

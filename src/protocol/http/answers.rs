@@ -121,8 +121,9 @@ fn tee_to<RB: Body<Data = Bytes>, W: SaysWhere>(
     let (sink, capture) = if watched.parts().method == Method::HEAD || empty {
         (None, Capture::Nothing(Some(room)))
     } else {
-        let (sink, capture) = Sink::new(&body, length_of(&parts.headers), room);
-        (Some(if ends == Ends::WithLastByte { sink.stopping() } else { sink }), capture)
+        let stops = ends == Ends::WithLastByte;
+        let (sink, capture) = Sink::new(&body, length_of(&parts.headers), stops, room);
+        (Some(sink), capture)
     };
     let body = AnswerBody::watched(body, Some(mark), sink);
     (Response::from_parts(parts, body), PendingAnswer { head, body: capture })

@@ -238,7 +238,7 @@ impl Exchange {
             (body, Capture::Nothing(Some(room)))
         } else {
             let tee = Tee::new(body, frames, ended);
-            let (sink, capture) = Sink::new(&tee, None, room);
+            let (sink, capture) = Sink::new(&tee, None, false, room);
             (B::from_tee(tee.watched(sink)), capture)
         };
         let watched = WatchedRequest { whole: WholeRequest::new(copy, first), body: capture };

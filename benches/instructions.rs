@@ -154,13 +154,13 @@ const TABLE: &[Row] = &[
             }
         });
     }),
-    row("dual_write, authority_wins", "join", 29_000, |runtime, calls| {
+    row("dual_write, authority_wins", "join", 25_600, |runtime, calls| {
         dual_writes(runtime, FailurePolicy::AuthorityWins, calls);
     }),
-    row("dual_write, await_both", "join", 31_200, |runtime, calls| {
+    row("dual_write, await_both", "join", 27_900, |runtime, calls| {
         dual_writes(runtime, FailurePolicy::AwaitBoth, calls);
     }),
-    row("dual_write, require_both", "join", 31_200, |runtime, calls| {
+    row("dual_write, require_both", "join", 27_900, |runtime, calls| {
         dual_writes(runtime, FailurePolicy::RequireBoth, calls);
     }),
     base("shadow, by hand", |runtime, calls| {
@@ -172,7 +172,7 @@ const TABLE: &[Row] = &[
             }
         });
     }),
-    row("shadow, fine", "shadow, by hand", 22_400, |runtime, calls| {
+    row("shadow, fine", "shadow, by hand", 18_100, |runtime, calls| {
         let (handle, mut service) = shadowed(runtime, 1.0, Other::Fine, Limits::default());
         runtime.block_on(async {
             for _ in 0..calls {

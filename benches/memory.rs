@@ -181,19 +181,19 @@ fn main() -> ExitCode {
             name: "a write whose other leg hangs",
             each: leg,
             limit: ("running_legs", 1024),
-            allowed: 9.0 * KIB,
+            allowed: 7.1 * KIB,
         },
         Row {
             name: "one that waits for its key",
             each: queued,
             limit: ("running_legs", 1024),
-            allowed: 9.0 * KIB,
+            allowed: 8.3 * KIB,
         },
         Row {
             name: "a shadow whose other side hangs",
             each: shadow,
             limit: ("shadow_tasks", 64),
-            allowed: 9.0 * KIB,
+            allowed: 5.7 * KIB,
         },
         Row {
             name: "a dirty key of fifty letters",

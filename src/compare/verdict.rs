@@ -81,10 +81,6 @@ reasons! {
         Deadline = "deadline",
         /// It answered with an error.
         Error = "error",
-        /// Its answer says that it failed (HTTP: 5xx), and so did its last 16: it is
-        /// down. One that fails now and then is read again and compared, and is a
-        /// mismatch if it fails that read each time.
-        Failing = "failing",
         /// Its answer's body broke off.
         BodyFailed = "body_failed",
         /// It panicked.

@@ -155,7 +155,9 @@ impl Limits {
     }
 
     /// How often both sides are read again before a difference counts as a
-    /// mismatch (default 2). 0: the first difference counts.
+    /// mismatch (default 2). 0: the first difference counts. So it does where the other
+    /// side has failed (HTTP: 5xx) the last 16 shadow reads, too, whatever they were: it is
+    /// down, and reading again would be three times the work for it and the authority.
     pub fn rereads(mut self, count: u32) -> Self {
         self.rereads = count;
         self

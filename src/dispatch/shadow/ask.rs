@@ -69,9 +69,10 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                     let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
                     self.progress.other_took.store(took, Ordering::Relaxed);
                 }
+                let failed = said == Outcome::Unknown;
+                self.progress.set_down(self.settings.failing.steadily(side, failed));
                 self.progress.enter(Phase::Body);
             }
-            let is_down = first && self.settings.failing.steadily(side, said == Outcome::Unknown);
             // A block: what is left of the answer is not carried about.
             let capturing = {
                 let answer = match answer {
@@ -83,10 +84,6 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 };
                 if side == self.stage.authority() {
                     protocol.comparable(&answer).map_err(skipped)?;
-                } else if is_down {
-                    // Read again it would be asked twice more, and the authority too, to
-                    // no end.
-                    return Err(failed(FailReason::Failing));
                 }
                 protocol.capture(whole, answer, self.settings.capturing())
             };

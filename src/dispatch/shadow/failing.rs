@@ -13,8 +13,8 @@ const STEADILY: u32 = 16;
 pub(crate) struct Failing([AtomicU32; 2]);
 
 impl Failing {
-    /// Counts an answer. Says whether the side has failed for long enough that it need
-    /// not be read again to be sure.
+    /// Counts an answer. Says whether the side has failed for so long that a difference
+    /// need not be read again to be sure.
     pub(super) fn steadily(&self, side: Side, failed: bool) -> bool {
         let count = &self.0[side.index()];
         let before = count.load(Ordering::Relaxed);

@@ -141,6 +141,8 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 Found::of(diff.why_unclear().map_or(Verdict::Match, Verdict::from))
             }
             Ok(_) if last.raced.raced() => inconclusive(InconclusiveReason::Raced),
+            // Read again it would be asked twice more, and the authority too, to no end.
+            Ok(diff) if self.progress.is_down() => self.confirmed(diff, Vec::new()),
             Ok(diff) => {
                 drop(theirs);
                 // Boxed: it is rare, and each shadow has room for what it may do.
@@ -303,6 +305,11 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                 diff = diff.and(Diff::further());
             }
         }
+        self.confirmed(diff, contradicted)
+    }
+
+    /// What differs for certain, but for what is known to be noise.
+    fn confirmed(&self, diff: Diff, mut contradicted: Vec<String>) -> Found {
         contradicted.sort();
         contradicted.dedup();
         let differs = diff.differences().to_vec();

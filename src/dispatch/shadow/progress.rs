@@ -17,6 +17,8 @@ pub(super) struct Progress {
     pub(super) mine: AtomicBool,
     /// The two sides' first answers are not known to be equal.
     differed: AtomicBool,
+    /// The other side fails all that it is asked.
+    down: AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,14 @@ impl Progress {
 
     pub(super) fn differed(&self) -> bool {
         self.differed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
     }
 
     pub(super) fn mine_has_ended(&self) -> bool {

@@ -329,8 +329,12 @@ impl Watch {
             if !kept.room.take(data.len()) {
                 return Err(CaptureError::NoRoom);
             }
+            // An empty chunk is not kept: the next one would drop it here, under the lock,
+            // and its owner may be anybody's.
             if kept.first.is_empty() {
-                kept.first = data.clone();
+                if !data.is_empty() {
+                    kept.first = data.clone();
+                }
             } else {
                 kept.rest.push(data.clone());
             }
@@ -444,5 +448,45 @@ impl<B: Body<Data = Bytes>> Body for Tee<B> {
 impl<B: Body> fmt::Debug for Tee<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tee").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::Budget;
+
+    /// Says, when it is dropped, whether the lock was free.
+    struct Owner(Arc<Mutex<Option<Arc<Shared>>>>, Arc<AtomicBool>);
+
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            b""
+        }
+    }
+
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            let shared = self.0.lock().expect("not poisoned").take().expect("set by the test");
+            self.1.store(shared.watch.try_lock().is_ok(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_owner_of_an_empty_chunk_is_not_dropped_under_the_lock() {
+        let room = Room::new(10, Arc::new(Budget::default()).lease(10));
+        let body = http_body_util::Full::new(Bytes::from_static(b"a"));
+        let (sink, _capture) = Sink::new(&body, None, false, room);
+        let (shared, free) = (Arc::default(), Arc::default());
+        let empty = Bytes::from_owner(Owner(Arc::clone(&shared), Arc::clone(&free)));
+        *shared.lock().expect("not poisoned") = Some(Arc::clone(&sink.0));
+        let mut sink = Some(sink);
+        let mut see = |data| {
+            let frame: Result<_, ()> = Ok(Frame::data(data));
+            Sink::see(&mut sink, Some(&frame), false)
+        };
+        see(empty);
+        see(Bytes::from_static(b"a"));
+        assert!(free.load(Ordering::Relaxed));
     }
 }

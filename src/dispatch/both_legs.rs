@@ -174,7 +174,7 @@ where
 
     /// Resolves when nobody is to wait for the authority's leg any longer, and says
     /// whether it was broken off.
-    async fn waits(&self, closing: Option<BoxFuture<'static, ()>>, broken_off: &AtomicBool) {
+    async fn given_up(&self, closing: Option<BoxFuture<'static, ()>>, broken_off: &AtomicBool) {
         let patience = self.settings().patience(&self.whole, Role::Authority, closing, || false);
         let closed = patience.await;
         broken_off.store(closed, Ordering::Relaxed);
@@ -212,7 +212,7 @@ where
             let broken_off = AtomicBool::new(false);
             let ended = {
                 let broken_off = &broken_off;
-                until(&mut running, late(move || self.waits(closing, broken_off))).await
+                until(&mut running, late(move || self.given_up(closing, broken_off))).await
             };
             let broken_off = broken_off.load(Ordering::Relaxed);
             let mut report = mine.take().expect("a leg reports once");

@@ -19,6 +19,7 @@ pin_project! {
     pub(super) enum Call<S, Req, F> {
         Waits { service: Ready<S>, request: Option<Req> },
         Runs { #[pin] future: F },
+        Ended,
     }
 }
 
@@ -48,7 +49,14 @@ impl<S: Service<Req>, Req> Future for CallOf<S, Req> {
                     let future = service.call(request);
                     self.set(Self::Runs { future });
                 }
-                CallProj::Runs { future } => return future.poll(cx),
+                CallProj::Runs { future } => {
+                    let answer = ready!(future.poll(cx));
+                    // Before anybody is told: until it is gone it may hold a permit, or a
+                    // transaction, and whoever waits for the leg's end waits for that.
+                    self.set(Self::Ended);
+                    return Poll::Ready(answer);
+                }
+                CallProj::Ended => panic!("a call was polled after it had ended"),
             }
         }
     }

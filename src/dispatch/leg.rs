@@ -41,7 +41,7 @@ where
     S: Service<Req>,
 {
     let call = Call::new(service, request);
-    Leg { turn: Some(turn), call, ready: Patience::new(ready_timeout) }
+    Leg { turn: Some(turn), call, ready: Limit::new(ready_timeout) }
 }
 
 pin_project! {
@@ -51,7 +51,7 @@ pin_project! {
         turn: Option<Turning>,
         #[pin]
         call: Call<S, Req, F>,
-        ready: Patience,
+        ready: Limit,
     }
 }
 
@@ -165,12 +165,12 @@ impl<M: FnOnce() -> F, F: Future> Future for Late<M, F> {
 /// Waits for `future` for as long as `limit`, as tokio's `timeout` does. But that
 /// asks the clock at once, and most of what is waited for here is there already.
 pub(super) const fn within<F: Future>(limit: Duration, future: F) -> Within<F> {
-    Within { future, patience: Patience::new(limit) }
+    Within { future, patience: Limit::new(limit) }
 }
 
 /// The same, until `deadline`.
 pub(super) const fn within_until<F: Future>(deadline: Instant, future: F) -> Within<F> {
-    Within { future, patience: Patience { ends: Ends::At(deadline), sleep: None } }
+    Within { future, patience: Limit { ends: Ends::At(deadline), sleep: None } }
 }
 
 pin_project! {
@@ -178,7 +178,7 @@ pin_project! {
     pub(super) struct Within<F> {
         #[pin]
         future: F,
-        patience: Patience,
+        patience: Limit,
     }
 }
 
@@ -194,9 +194,9 @@ impl<F: Future> Future for Within<F> {
     }
 }
 
-/// How long something is waited for. The clock is asked when it is first found that
+/// How long something is waited for at most. The clock is asked when it is first found that
 /// there is something to wait for.
-struct Patience {
+struct Limit {
     ends: Ends,
     // A future that uses up all the task's budget must not make it late. Boxed: it
     // is large, and mostly not needed.
@@ -209,7 +209,7 @@ enum Ends {
     At(Instant),
 }
 
-impl Patience {
+impl Limit {
     const fn new(limit: Duration) -> Self {
         Self { ends: Ends::After(limit), sleep: None }
     }

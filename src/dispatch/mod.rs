@@ -41,7 +41,7 @@ pub(crate) use self::closing::closable;
 use self::guard::guarded;
 pub(crate) use self::inner::Inner;
 pub(crate) use self::read::{plain, watched_read};
-use self::shadow::Failing;
+use self::shadow::Down;
 pub(crate) use self::write::dual_write;
 
 /// What all services made by one layer share.
@@ -59,7 +59,7 @@ pub(crate) struct Settings<P> {
     /// Whether there is one: nothing is made for nobody.
     pub(crate) observed: bool,
     pub(crate) noise: Noise,
-    pub(crate) failing: Arc<Failing>,
+    pub(crate) down: Arc<Down>,
     pub(crate) read_fallback: Option<std::time::Duration>,
     pub(crate) durations: bool,
     pub(crate) name_writes: bool,
@@ -78,7 +78,7 @@ impl<P: Clone> Clone for Settings<P> {
             observer: Arc::clone(&self.observer),
             observed: self.observed,
             noise: self.noise.clone(),
-            failing: Arc::clone(&self.failing),
+            down: Arc::clone(&self.down),
             read_fallback: self.read_fallback,
             durations: self.durations,
             name_writes: self.name_writes,

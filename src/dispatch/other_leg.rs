@@ -101,7 +101,8 @@ where
             let ended = {
                 let (record, whole) = (&record, &whole);
                 // Let go before anybody outlives a leg: that may take minutes.
-                until(&mut running, late(move || settings.waits(record, whole, closing))).await
+                until(&mut running, late(move || settings.other_given_up(record, whole, closing)))
+                    .await
             };
             match ended {
                 Some(end) => {
@@ -133,7 +134,7 @@ where
 
 impl<P: Send + Sync + 'static> Settings<P> {
     /// Resolves when nobody is to wait for a dual write's other leg any longer.
-    async fn waits<Req, Res, E>(
+    async fn other_given_up<Req, Res, E>(
         &self,
         record: &Record<P>,
         whole: &P::Whole,

@@ -271,22 +271,28 @@ impl<P: Send + Sync + 'static> Record<P> {
     /// A leg has come to this. `over`: it does not run on, which it may although nobody
     /// waits for it any longer.
     fn reported(&self, role: Role, at: Instant, result: LegResult, over: bool) {
-        // Let go at the end, once its keys are marked, and after the lock: that takes the
-        // table's.
+        // Its late places are let go once its keys are marked, and after the lock: that
+        // takes the table's.
+        let ends_other = over && role == Role::Other;
         let mut late = None;
-        let known = {
-            let mut state = self.lock();
-            if over && role == Role::Other {
-                late = state.late.take();
+        // Those who wait are somebody else's, too.
+        let wake = |awaited: bool| {
+            if awaited && role == Role::Authority {
+                self.said.notify_waiters();
             }
+        };
+        let (results, keys, nameless, agreed, same, awaited) = {
+            let mut state = self.lock();
             state.results[index(role)] = Some(result);
             if role == Role::Authority {
                 state.said_at = Some(at);
-                if state.is_awaited {
-                    self.said.notify_waiters();
-                }
             }
+            let awaited = state.is_awaited;
             let [Some(authority), Some(other)] = &state.results else {
+                let late = if ends_other { state.late.take() } else { None };
+                drop(state);
+                drop(late);
+                wake(awaited);
                 return;
             };
             let mut results = [authority.clone(), other.clone()];
@@ -305,22 +311,14 @@ impl<P: Send + Sync + 'static> Record<P> {
                 // as doubtful as the rest.
                 keys = keys.union(theirs);
             }
-            (results, keys, nameless, doubtful)
+            let (agreed, same) = compared(&results, doubtful);
+            if ends_other && agreed == Agreement::Clean && same {
+                late = state.late.take();
+            }
+            (results, keys, nameless, agreed, same, awaited)
         };
-        let ([authority_leg, other_leg], keys, nameless, doubtful) = known;
-        let both_applied =
-            authority_leg.outcome == Outcome::Applied && other_leg.outcome == Outcome::Applied;
-        let agreed = match agreement(authority_leg.outcome, other_leg.outcome) {
-            Agreement::Clean if both_applied && doubtful => Agreement::Dirty,
-            agreed => agreed,
-        };
-        let same = match (&authority_leg.detail, &other_leg.detail) {
-            (LegDetail::Code(a), LegDetail::Code(b)) => both_applied || a == b,
-            (LegDetail::Error(a), LegDetail::Error(b)) => both_applied || a == b,
-            (LegDetail::Code(_), LegDetail::Error(_))
-            | (LegDetail::Error(_), LegDetail::Code(_)) => both_applied,
-            _ => true,
-        };
+        wake(awaited);
+        let [authority_leg, other_leg] = results;
         if agreed == Agreement::Dirty {
             self.lock().dirty = true;
         }
@@ -341,6 +339,9 @@ impl<P: Send + Sync + 'static> Record<P> {
             agreement: agreed,
         });
         drop(late);
+        if ends_other {
+            self.other_ended();
+        }
     }
 
     fn disagree(&self, disagreement: &Disagreement) {
@@ -364,6 +365,24 @@ impl<P: Send + Sync + 'static> Record<P> {
         );
         self.settings.observe(&Event::Disagreement(disagreement));
     }
+}
+
+/// Whether the sides are equal after such a write, and the legs ended in the same way.
+fn compared([authority, other]: &[LegResult; 2], doubtful: bool) -> (Agreement, bool) {
+    let both_applied = authority.outcome == Outcome::Applied && other.outcome == Outcome::Applied;
+    let agreed = match agreement(authority.outcome, other.outcome) {
+        Agreement::Clean if both_applied && doubtful => Agreement::Dirty,
+        agreed => agreed,
+    };
+    let same = match (&authority.detail, &other.detail) {
+        (LegDetail::Code(a), LegDetail::Code(b)) => both_applied || a == b,
+        (LegDetail::Error(a), LegDetail::Error(b)) => both_applied || a == b,
+        (LegDetail::Code(_), LegDetail::Error(_)) | (LegDetail::Error(_), LegDetail::Code(_)) => {
+            both_applied
+        }
+        _ => true,
+    };
+    (agreed, same)
 }
 
 const fn index(role: Role) -> usize {

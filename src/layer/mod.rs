@@ -90,7 +90,7 @@ impl<New, P> MigrationLayer<New, P> {
             observer: Arc::new(()),
             observed: false,
             noise: Noise::default(),
-            failing: Arc::default(),
+            down: Arc::default(),
             read_fallback: None,
             durations: false,
             name_writes: false,

@@ -377,16 +377,13 @@ impl KeyOrder {
 
     /// Tells waiting places that their write is already there.
     pub(super) fn absorb(&self, ids: &[u64]) -> usize {
-        let mut table = self.lock();
-        ids.iter()
-            .filter(|id| {
-                table
-                    .places
-                    .get_mut(id)
-                    .and_then(|waiting| waiting.grant.take())
-                    .is_some_and(|grant| grant.send(Turn::Absorbed).is_ok())
-            })
-            .count()
+        let grants: Vec<_> = {
+            let mut table = self.lock();
+            let mut grant = |id| table.places.get_mut(id)?.grant.take();
+            ids.iter().filter_map(&mut grant).collect()
+        };
+        // Not under the lock: who is woken is somebody else's.
+        grants.into_iter().filter_map(|grant| grant.send(Turn::Absorbed).ok()).count()
     }
 }
 
@@ -444,7 +441,10 @@ impl Table {
         }
     }
 
-    fn leave(&mut self, id: u64, keys: &Keys, side: Side) {
+    /// Answers those whose turn has come, to be told once the lock is free: who is
+    /// woken is somebody else's.
+    fn leave(&mut self, id: u64, keys: &Keys, side: Side) -> Vec<oneshot::Sender<Turn>> {
+        let mut turns = Vec::new();
         self.running[side.index()] -= 1;
         if keys.is_empty() {
             self.keyless.remove(&id);
@@ -473,16 +473,13 @@ impl Table {
             };
             waiting.behind -= 1;
             if waiting.behind == 0 {
-                if let Some(grant) = waiting.grant.take() {
-                    // The receiver may be gone: its leg was abandoned, and its
-                    // own drop lets the next one go.
-                    let _ = grant.send(Turn::Run);
-                }
+                turns.extend(waiting.grant.take());
                 if let Some(next) = next {
                     self.places.remove(&next);
                 }
             }
         }
+        turns
     }
 }
 
@@ -523,11 +520,15 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.write.ended_on(self.side).store(true, Ordering::Release);
         let order = &self.write.order;
-        let waiting = {
+        let (turns, waiting) = {
             let mut table = order.lock();
-            table.leave(self.id, &self.write.keys, self.side);
-            table.waiting
+            (table.leave(self.id, &self.write.keys, self.side), table.waiting)
         };
+        for turn in turns {
+            // The receiver may be gone: its leg was abandoned, and its own drop lets the
+            // next one go.
+            let _ = turn.send(Turn::Run);
+        }
         if waiting > 0 {
             order.left.notify_waiters();
         }

@@ -1,6 +1,7 @@
 //! One test for each bug that was found after the rest was written.
 
 mod copies;
+mod futures;
 mod protocols;
 mod reads;
 mod records;

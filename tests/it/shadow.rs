@@ -322,6 +322,28 @@ async fn unsynced_sides_and_dirty_keys_are_read_but_not_judged() {
     assert_eq!(s.last(), Verdict::Skipped(SkipReason::Dirty), "a list of what lies below");
 }
 
+/// Else more would run than the limit allows.
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_was_lent_to_a_thread_is_taken_until_the_read_has_ended() {
+    let pause = 10 * SECOND;
+    let s = Shadowed::with(Fake::says(200, "old"), Fake::says(200, "new"), |layer| {
+        let limits = Limits::default().shadow_tasks(1).compare_inline(1).reread_pause(pause);
+        layer.limits(limits).unwrap()
+    })
+    .await;
+    s.rig.ask(get("/a")).await;
+    // Time stands still while a thread works: compared, it waits to read again.
+    tokio::time::sleep(SECOND).await;
+    assert_eq!((s.seen(), s.rig.new.count()), (0, 1));
+    s.rig.ask(get("/b")).await;
+    assert_eq!(s.last(), Verdict::Skipped(SkipReason::NoSlot));
+    s.rig.handle.shutdown().await;
+    assert!(matches!(s.last(), Verdict::Mismatch(_) | Verdict::Inconclusive(_)));
+    s.rig.ask(get("/c")).await;
+    s.rig.handle.shutdown().await;
+    assert!(!matches!(s.last(), Verdict::Skipped(_)), "it is free again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_side_that_is_down_is_not_read_again_until_it_has_answered_well() {
     let s = Shadowed::new(Fake::says(200, "old"), Fake::says(502, "")).await;

@@ -70,7 +70,7 @@ impl<P: Send + Sync + 'static> Shadow<P> {
                     self.progress.other_took.store(took, Ordering::Relaxed);
                 }
                 let failed = said == Outcome::Unknown;
-                self.progress.set_down(self.settings.failing.steadily(side, failed));
+                self.progress.set_down(self.settings.down.steadily(side, failed));
                 self.progress.enter(Phase::Body);
             }
             // A block: what is left of the answer is not carried about.

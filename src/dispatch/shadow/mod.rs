@@ -6,7 +6,7 @@
 //! they differ. Nothing on the client's way waits for it.
 
 mod ask;
-mod failing;
+mod down;
 mod judge;
 mod noise;
 mod progress;
@@ -21,7 +21,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tower_service::Service;
 use tracing::Instrument;
 
-pub(crate) use self::failing::Failing;
+pub(crate) use self::down::Down;
 pub(super) use self::tell::Skipped;
 use self::{
     judge::{Found, Teed, failed, skipped},

@@ -10,9 +10,9 @@ const STEADILY: u32 = 16;
 
 /// How many shadow reads in a row each side has answered with a failure.
 #[derive(Debug, Default)]
-pub(crate) struct Failing([AtomicU32; 2]);
+pub(crate) struct Down([AtomicU32; 2]);
 
-impl Failing {
+impl Down {
     /// Counts an answer. Says whether the side has failed for so long that a difference
     /// need not be read again to be sure.
     pub(super) fn steadily(&self, side: Side, failed: bool) -> bool {
@@ -37,14 +37,14 @@ mod tests {
 
     #[test]
     fn one_good_answer_begins_the_count_anew_and_each_side_has_its_own() {
-        let failing = Failing::default();
+        let down = Down::default();
         for _ in 0..2 {
             for _ in 0..STEADILY {
-                assert!(!failing.steadily(Side::New, true));
+                assert!(!down.steadily(Side::New, true));
             }
-            assert!(failing.steadily(Side::New, true));
-            assert!(!failing.steadily(Side::Old, true));
-            assert!(!failing.steadily(Side::New, false));
+            assert!(down.steadily(Side::New, true));
+            assert!(!down.steadily(Side::Old, true));
+            assert!(!down.steadily(Side::New, false));
         }
     }
 }

@@ -120,8 +120,8 @@ impl Exchange {
         Request::from_parts(parts, body)
     }
 
-    /// Makes a request one that can be copied. What it is worth is the body's data,
-    /// which a hook may change.
+    /// Makes a request one that can be copied, and answers its data, which a hook may
+    /// have changed.
     fn prepare(&self, parts: &mut request::Parts, data: Bytes) -> Result<Bytes, Refused> {
         self.make_copyable(parts);
         let Some(prepare) = &self.prepare else {

@@ -22,7 +22,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::{Semaphore, mpsc};
 use tower::{Layer, Service, ServiceExt};
 use tower_migration::{
@@ -67,6 +67,8 @@ enum Then {
     Panic,
     /// Keeps the body and hangs.
     Hang,
+    /// Answers 200, and the answer never ends.
+    Endless,
 }
 
 /// What a reader passes before each chunk.
@@ -150,6 +152,10 @@ async fn act(then: Then, body: Body) -> Result<Res, BoxError> {
         Then::Answer(status) => Ok(answer(status, status.to_string())),
         Then::Error => Err("out of order".into()),
         Then::Panic => std::panic::resume_unwind(Box::new("on purpose")),
+        Then::Endless => {
+            let endless = futures_util::stream::pending::<Result<Frame<Bytes>, BoxError>>();
+            Ok(answer(200, "").map(|_| Body::new(StreamBody::new(endless))))
+        }
         Then::Hang => {
             pending::<()>().await;
             drop(body);

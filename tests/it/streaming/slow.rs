@@ -73,6 +73,29 @@ async fn by_default_only_a_client_who_waits_for_both_is_held_up() {
     }
 }
 
+/// The rest of its answer may take as long as the authority's: it is waited for until
+/// that has said how it went, and `leg_timeout` longer.
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_an_end_is_given_up_once_the_authority_has_said() {
+    let new = reads(0, Then::Endless);
+    let rig = Rig::with(Stage::WriteBoth, stores(), new, Streaming::new(), &short).await;
+    let (mut feed, request) = upload("/a");
+    let sent = rig.send(request);
+    for _ in 0..4 {
+        feed.gives(CHUNK);
+        sleep(Duration::from_secs(3)).await;
+    }
+    feed.ends();
+    assert_eq!(sent.status().await, 200);
+    sleep(Duration::from_secs(4)).await;
+    assert!(rig.dirty().is_empty(), "twelve seconds, and four");
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(rig.dirty(), ["/a"]);
+    // Until it is abandoned it may still land.
+    sleep(Duration::from_secs(60)).await;
+    rig.is_quiet().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_that_stalls_is_cut_off_and_the_authority_has_it_all() {
     for policy in POLICIES {

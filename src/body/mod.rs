@@ -15,6 +15,7 @@ mod ending;
 mod fan;
 mod kept;
 mod room;
+mod sink;
 mod tee;
 #[cfg(any(feature = "grpc", feature = "json"))]
 mod unpack;
@@ -32,7 +33,8 @@ pub(crate) use self::fan::{BranchFault, Fan, fan_out};
 pub(crate) use self::kept::Late;
 pub(crate) use self::kept::{Broken, Kept, ReadAhead, read_on};
 pub use self::room::Room;
-pub(crate) use self::tee::{Capture, Sink};
-pub use self::tee::{CaptureError, Tee};
+pub use self::sink::CaptureError;
+pub(crate) use self::sink::{Capture, Sink};
+pub use self::tee::Tee;
 #[cfg(any(feature = "grpc", feature = "json"))]
 pub(crate) use self::unpack::unpack;

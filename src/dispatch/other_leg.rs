@@ -1,6 +1,13 @@
 //! The second leg of a dual write: a task of its own, to its own end.
 
-use std::{fmt, future::pending, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::pending,
+    ops::ControlFlow::{Break, Continue},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
@@ -227,22 +234,22 @@ impl OtherEnd {
                     record.learn_from(Role::Other, whole, &answer);
                 }
                 // A handler that streams may still be writing.
-                Err((protocol.drain(whole, answer), said))
+                Continue((protocol.drain(whole, answer), said))
             }
-            LegEnd::Error(error) => Ok(match spoiled() {
+            LegEnd::Error(error) => Break(match spoiled() {
                 Some(fault) => Self::Failed(fault),
                 None => {
                     Self::Error(protocol.judge_error(whole, &error), crate::text::short(&error))
                 }
             }),
-            LegEnd::Panicked => Ok(Self::Failed(LegFault::Panicked)),
-            LegEnd::NotReady => Ok(Self::Failed(LegFault::NotReady)),
-            LegEnd::Absorbed => Ok(Self::Absorbed),
+            LegEnd::Panicked => Break(Self::Failed(LegFault::Panicked)),
+            LegEnd::NotReady => Break(Self::Failed(LegFault::NotReady)),
+            LegEnd::Absorbed => Break(Self::Absorbed),
         };
         async move {
             match ended {
-                Ok(ended) => ended,
-                Err((draining, said)) => {
+                Break(ended) => ended,
+                Continue((draining, said)) => {
                     let drained = draining.await;
                     // One that has answered may still be reading its request.
                     if !settings.is_given(whole, Role::Other) {

@@ -1,23 +1,25 @@
 //! What becomes of a dual write's two outcomes.
 
+mod report;
+
 use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
+pub(super) use self::report::Report;
 use super::{Settings, guard::guarded};
 use crate::{
     observe::{Disagreement, Event, LegDetail, LegResult},
     protocol::Protocol,
     reconcile::{Begun, Keys, Observation, Place},
     stage::{Agreement, Outcome, Role, Side, Stage, agreement},
-    telemetry::{LegFault, SkippedLeg},
+    telemetry::LegFault,
 };
 
 /// One dual write, from its start until both outcomes are known.
@@ -387,75 +389,4 @@ fn compared([authority, other]: &[LegResult; 2], doubtful: bool) -> (Agreement, 
 
 const fn index(role: Role) -> usize {
     matches!(role, Role::Other) as usize
-}
-
-/// One leg's duty to say how it ended. Dropped without a word, it says that it
-/// was dropped.
-pub(super) struct Report<P: Send + Sync + 'static> {
-    record: Option<Arc<Record<P>>>,
-    role: Role,
-    began: Instant,
-    /// Once it is known: the clock is asked once.
-    took: Option<Duration>,
-}
-
-impl<P: Send + Sync + 'static> Report<P> {
-    /// How long the leg has taken, to its head.
-    pub(super) fn took(&mut self) -> Duration {
-        *self.took.get_or_insert_with(|| self.began.elapsed())
-    }
-
-    /// The leg goes on after its head.
-    pub(super) const fn goes_on(&mut self) {
-        self.took = None;
-    }
-
-    fn send(&mut self, outcome: Outcome, detail: LegDetail) -> Outcome {
-        if let Some(record) = self.record.take() {
-            let side = match self.role {
-                Role::Other => record.authority.other(),
-                _ => record.authority,
-            };
-            let counters = &record.settings.core.counters;
-            match &detail {
-                LegDetail::Fault(fault) => counters.fault(side, *fault),
-                LegDetail::Error(_) if outcome == Outcome::Unknown => {
-                    counters.fault(side, LegFault::Error);
-                }
-                LegDetail::Skipped(reason) => counters.leg_skipped(*reason),
-                LegDetail::Code(_) | LegDetail::Error(_) | LegDetail::Absorbed => {}
-            }
-            let took = self.took();
-            let over = detail != LegDetail::Fault(LegFault::Timeout);
-            let result = LegResult { outcome, detail, took };
-            record.reported(self.role, self.began + took, result, over);
-        }
-        outcome
-    }
-
-    pub(super) fn answered(mut self, outcome: Outcome, code: u16) -> Outcome {
-        self.send(outcome, LegDetail::Code(code))
-    }
-
-    pub(super) fn absorbed(mut self) -> Outcome {
-        self.send(Outcome::Applied, LegDetail::Absorbed)
-    }
-
-    pub(super) fn errored(mut self, outcome: Outcome, error: &impl std::fmt::Display) -> Outcome {
-        self.send(outcome, LegDetail::Error(crate::text::short(&error)))
-    }
-
-    pub(super) fn failed(mut self, fault: LegFault) -> Outcome {
-        self.send(Outcome::Unknown, LegDetail::Fault(fault))
-    }
-
-    pub(super) fn skipped(mut self, reason: SkippedLeg) -> Outcome {
-        self.send(Outcome::NotRun, LegDetail::Skipped(reason))
-    }
-}
-
-impl<P: Send + Sync + 'static> Drop for Report<P> {
-    fn drop(&mut self) {
-        self.send(Outcome::Unknown, LegDetail::Fault(LegFault::Dropped));
-    }
 }

@@ -12,21 +12,21 @@
 //! The table has an entry only for keys that somebody is using.
 
 mod observation;
+mod place;
 mod queue;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
 };
 
 use tokio::sync::{Notify, oneshot};
 
 pub(crate) use self::observation::Observation;
+pub(crate) use self::place::{Place, Turning};
 use self::queue::Queue;
 use super::{Key, Keys};
 use crate::stage::{Activity, Overtaken, Role, Side, is_absorbable, overtaken};
@@ -108,16 +108,6 @@ struct Waiting {
     /// client waits for must run to have an answer, and one with several keys
     /// is more than a copy of one of them.
     absorbable: bool,
-}
-
-/// A leg's place in the queues of its keys on one side. Dropping it lets the
-/// next one go.
-#[derive(Debug)]
-pub(crate) struct Place {
-    id: u64,
-    side: Side,
-    turn: Option<oneshot::Receiver<Turn>>,
-    write: Arc<Standers>,
 }
 
 /// What the places of one write share.
@@ -480,58 +470,6 @@ impl Table {
             }
         }
         turns
-    }
-}
-
-impl Place {
-    /// Its age: later places have greater ones.
-    pub(crate) const fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Whether somebody is ahead.
-    pub(crate) const fn waits(&self) -> bool {
-        self.turn.is_some()
-    }
-
-    /// The future of this place's turn; ready at once when nobody is ahead.
-    pub(crate) const fn turn(&mut self) -> Turning {
-        Turning(self.turn.take())
-    }
-}
-
-/// Waits for a place's turn.
-#[derive(Debug)]
-pub(crate) struct Turning(Option<oneshot::Receiver<Turn>>);
-
-impl Future for Turning {
-    type Output = Turn;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Turn> {
-        match &mut self.0 {
-            None => Poll::Ready(Turn::Run),
-            // The sender lives in the table for as long as the place does.
-            Some(turn) => Pin::new(turn).poll(cx).map(|turn| turn.unwrap_or(Turn::Run)),
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.write.ended_on(self.side).store(true, Ordering::Release);
-        let order = &self.write.order;
-        let (turns, waiting) = {
-            let mut table = order.lock();
-            (table.leave(self.id, &self.write.keys, self.side), table.waiting)
-        };
-        for turn in turns {
-            // The receiver may be gone: its leg was abandoned, and its own drop lets the
-            // next one go.
-            let _ = turn.send(Turn::Run);
-        }
-        if waiting > 0 {
-            order.left.notify_waiters();
-        }
     }
 }
 

@@ -58,6 +58,14 @@ impl Breaker {
         *self = Self { most: self.most, ..Self::new(0) };
     }
 
+    /// Somebody says that it works again: one key may be tried now.
+    pub(in crate::reconcile) fn hurry(&mut self) {
+        if let Some(until) = &mut self.open_until {
+            *until = Instant::now();
+            self.pause = FIRST;
+        }
+    }
+
     /// It could not be tried at all.
     pub(in crate::reconcile) const fn postponed(&mut self) {
         self.probing = false;
@@ -97,6 +105,14 @@ mod tests {
             assert!(breaker.until().is_some(), "and no second one");
             breaker.failed();
         }
+        breaker.hurry();
+        assert!(breaker.is_open() && breaker.until().is_none(), "one may be tried at once");
+        breaker.tries();
+        breaker.hurry();
+        assert!(breaker.until().is_some(), "still no second one");
+        breaker.failed();
+        let until = breaker.until().expect("open");
+        assert_eq!(until - Instant::now(), FIRST);
         breaker.healed();
         assert!(!breaker.is_open() && breaker.until().is_none());
     }

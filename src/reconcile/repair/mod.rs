@@ -238,7 +238,8 @@ pub struct Repairing {
 }
 
 impl Repairing {
-    /// Gives parked keys a fresh start. Answers how many there were.
+    /// Gives parked keys a fresh start, and a side that was down its next try at once:
+    /// for when you have mended what was in the way. Answers how many keys were parked.
     pub fn retry_parked(&self) -> usize {
         self.shared.retry_parked()
     }

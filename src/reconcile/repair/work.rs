@@ -91,7 +91,10 @@ impl Shared {
 
     pub(super) fn retry_parked(&self) -> usize {
         let unparked = self.core.upgrade().map_or(0, |core| core.dirty().unpark());
-        self.lock().schedule.hurry();
+        let mut state = self.lock();
+        state.schedule.hurry();
+        state.breaker.hurry();
+        drop(state);
         self.news.notify_waiters();
         unparked
     }

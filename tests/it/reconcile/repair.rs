@@ -147,6 +147,25 @@ async fn a_side_that_is_down_costs_one_try_now_and_then() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_says_that_a_side_works_again_does_not_wait_for_its_next_probe() {
+    let world = World::two_sided().await;
+    let repairing = world.repair().park_after(2).start().unwrap();
+    world.tables.down(Side::New, true);
+    for key in 0..20 {
+        world.handle().mark_dirty(&name(key).into(), Side::Old);
+    }
+    // By now it is probed twice a minute.
+    sleep(SECOND * 600).await;
+    assert!(repairing.is_paused());
+    world.tables.down(Side::New, false);
+    // Still down, as far as the repair knows: one try, and the next one soon.
+    repairing.retry_parked();
+    timeout(SECOND, world.healed()).await.unwrap();
+    assert!(!repairing.is_paused());
+    world.tables.assert_equal();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_conflict_is_left_to_a_person_unless_told_otherwise() {
     let world = World::two_sided().await;
     world.tables.fill(Side::Old, [(1, 1)]);

@@ -467,14 +467,14 @@ async fn a_ramp_on_which_new_fails_is_ended() {
 #[tokio::test]
 async fn a_follower_raises_an_alarm_and_moves_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let store = || FileStore::create_or_open(dir.path().join("x.flag")).unwrap();
-    let owner = MigrationHandle::open("x", store()).await.unwrap();
+    let store = || FileStore::create_or_open(dir.path().join("x.flag"));
+    let owner = on_disk("x", store()).await;
     owner.advance().await.unwrap();
     owner.confirm_synced(Side::New).await.unwrap();
     owner.advance().await.unwrap();
     let config = errors().window(SECOND);
-    let builder = MigrationHandle::builder("x").auto_rollback(config);
-    let follower = builder.open(store()).await.unwrap();
+    let builder = MigrationHandle::builder("x").hold(DISK).auto_rollback(config);
+    let follower = builder.open(store().unwrap()).await.unwrap();
     let rig = Rig::on(follower, Fake::says(200, "old"), Fake::says(500, "new"), |layer| layer);
     while rig.handle.status().alarm.is_none() {
         reads(&rig, 12).await;

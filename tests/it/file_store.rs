@@ -24,11 +24,11 @@ fn dir() -> Dir {
 }
 
 async fn create(path: &Path) -> MigrationHandle {
-    MigrationHandle::open("x", FileStore::create(path).unwrap()).await.unwrap()
+    on_disk("x", FileStore::create(path)).await
 }
 
 async fn reopen(path: &Path) -> MigrationHandle {
-    MigrationHandle::open("x", FileStore::open(path).unwrap()).await.unwrap()
+    on_disk("x", FileStore::open(path)).await
 }
 
 fn kind(result: Result<FileStore, tower_migration::StoreError>) -> StoreErrorKind {

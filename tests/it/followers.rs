@@ -10,7 +10,7 @@ use tower_migration::{
 use crate::support::*;
 
 async fn open(path: &Path) -> MigrationHandle {
-    MigrationHandle::open("x", FileStore::create_or_open(path).unwrap()).await.unwrap()
+    on_disk("x", FileStore::create_or_open(path)).await
 }
 
 fn is_follower(blocked: &Blocked) -> bool {

@@ -17,8 +17,18 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use tokio::sync::{Notify, Semaphore};
 use tower::{Layer, Service, ServiceExt};
 use tower_migration::{
-    BoxError, Dispatch, Migration, MigrationHandle, MigrationLayer, Side, Stage, compare::Noise,
+    BoxError, Dispatch, FileStore, Migration, MigrationHandle, MigrationLayer, Side, Stage,
+    StoreError, compare::Noise,
 };
+
+/// How long a flip may hold writes where its record goes to a real disk: that of a busy
+/// machine takes longer than a default is willing to wait.
+pub const DISK: Duration = Duration::from_secs(60);
+
+/// A flag in a file.
+pub async fn on_disk(name: &str, file: Result<FileStore, StoreError>) -> MigrationHandle {
+    MigrationHandle::builder(name).hold(DISK).open(file.unwrap()).await.unwrap()
+}
 
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 pub type Req = Request<Body>;

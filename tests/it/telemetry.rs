@@ -163,7 +163,8 @@ async fn every_metric_that_is_published_is_in_the_documented_table() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::create_or_open(dir.path().join("journal")).unwrap();
     let flag = FileStore::create_or_open(dir.path().join("flag")).unwrap();
-    let handle = MigrationHandle::builder("test").journal(journal).open(flag).await.unwrap();
+    let handle =
+        MigrationHandle::builder("test").hold(DISK).journal(journal).open(flag).await.unwrap();
     let rig = Rig::on(handle, Fake::says(200, ""), Fake::says(200, ""), |layer| layer);
     Backfill::new(&rig.handle, Nothing).listing(Nothing).dry_run().run().await.unwrap();
     traffic(&rig).await;

@@ -12,8 +12,7 @@ async fn a_record_behind_a_link_that_leads_nowhere_is_not_a_new_migration() {
     std::fs::write(&real, "").unwrap();
     std::fs::remove_file(&real).unwrap();
     drop(FileStore::create_or_open(&real).unwrap());
-    let handle =
-        MigrationHandle::open("x", FileStore::create_or_open(&link).unwrap()).await.unwrap();
+    let handle = on_disk("x", FileStore::create_or_open(&link)).await;
     at(&handle, Stage::NewOnly).await;
     handle.shutdown().await;
     drop(handle);
@@ -22,8 +21,8 @@ async fn a_record_behind_a_link_that_leads_nowhere_is_not_a_new_migration() {
     std::fs::rename(data.path(), away.path().join("data")).unwrap();
     match FileStore::create_or_open(&link) {
         Err(error) => eprintln!("{error:?}"),
-        Ok(store) => {
-            let handle = MigrationHandle::open("x", store).await.unwrap();
+        store => {
+            let handle = on_disk("x", store).await;
             panic!("served at {} although the record says new-only", handle.stage());
         }
     }
@@ -81,18 +80,15 @@ async fn writes_wait_for_the_record_of_an_exit_after_a_step_was_put_back() {
 async fn nobody_joins_at_the_stage_before_while_the_record_of_an_exit_cannot_be_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.flag");
-    let owner =
-        MigrationHandle::open("x", FileStore::create_or_open(&path).unwrap()).await.unwrap();
+    let owner = on_disk("x", FileStore::create_or_open(&path)).await;
     at(&owner, Stage::ReadNew).await;
     // The disk is full, as far as the store can tell.
     std::fs::create_dir_all(dir.path().join("x.flag.next/full")).unwrap();
     owner.rollback().await.unwrap();
     // Somebody makes sure.
     owner.force(Stage::WriteBoth, "sure").await.unwrap();
-    let joined = timeout(Duration::from_secs(3), async {
-        MigrationHandle::open("x", FileStore::open(&path).unwrap()).await.unwrap()
-    })
-    .await;
+    let joined =
+        timeout(Duration::from_secs(3), async { on_disk("x", FileStore::open(&path)).await }).await;
     if let Ok(follower) = joined {
         assert_eq!(
             follower.stage(),

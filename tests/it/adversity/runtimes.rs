@@ -61,7 +61,7 @@ fn an_exit_is_put_on_record_although_the_operators_runtime_has_ended() {
     let next = path.with_extension("flag.next");
     let service = runtime();
     let rig = service.block_on(async {
-        let handle = MigrationHandle::open("x", FileStore::create(&path).unwrap()).await.unwrap();
+        let handle = on_disk("x", FileStore::create(&path)).await;
         Rig::on(handle, Fake::says(200, "old"), Fake::says(200, "new"), |l| l)
             .at(Stage::ReadNew)
             .await

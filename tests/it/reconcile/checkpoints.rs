@@ -157,8 +157,7 @@ impl OnDisk {
     }
 
     async fn handle(&self) -> MigrationHandle {
-        let store = FileStore::create_or_open(self.path("flag")).unwrap();
-        MigrationHandle::open("test", store).await.unwrap()
+        on_disk("test", FileStore::create_or_open(self.path("flag"))).await
     }
 
     fn sweep(&self) -> Sweep {

@@ -31,7 +31,8 @@ impl Disk {
     }
 
     pub async fn open(&self, mode: JournalMode) -> MigrationHandle {
-        let builder = MigrationHandle::builder("test").linger(Duration::ZERO);
+        let builder =
+            MigrationHandle::builder("test").hold(crate::support::DISK).linger(Duration::ZERO);
         builder.journal(self.journal(mode)).open(self.flag()).await.unwrap()
     }
 

@@ -143,7 +143,8 @@ async fn what_was_given_up_does_not_come_back() {
         // While the process before still lives, as in a deployment.
         let early = over.then(|| Journal::start_over(disk.path("journal")).unwrap());
         stop(world).await;
-        let builder = MigrationHandle::builder("test").linger(Duration::ZERO);
+        let builder =
+            MigrationHandle::builder("test").hold(crate::support::DISK).linger(Duration::ZERO);
         let builder = match early {
             Some(early) => builder.journal(early.mode(MODE)),
             None => builder.journal(disk.journal(MODE)).without_journal(),
@@ -165,7 +166,8 @@ async fn a_note_in_a_journal_that_was_left_out_for_a_while_does_not_unsync() {
     let world = disk.world(&tables, MODE).await;
     world.advance().await;
     stop(world).await;
-    let builder = MigrationHandle::builder("test").linger(Duration::ZERO);
+    let builder =
+        MigrationHandle::builder("test").hold(crate::support::DISK).linger(Duration::ZERO);
     let handle = builder.without_journal().open(disk.flag()).await.unwrap();
     handle.shutdown().await;
     drop(handle);

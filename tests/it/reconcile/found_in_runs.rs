@@ -72,8 +72,7 @@ struct Restarts {
 impl Restarts {
     async fn start(&mut self) -> World {
         let dir = self.dir.get_or_insert_with(|| tempfile::tempdir().unwrap());
-        let store = FileStore::create_or_open(dir.path().join("flag")).unwrap();
-        let handle = MigrationHandle::open("test", store).await.unwrap();
+        let handle = on_disk("test", FileStore::create_or_open(dir.path().join("flag"))).await;
         World::over(self.tables.clone(), handle, |layer| layer)
     }
 

@@ -100,7 +100,8 @@ async fn a_journal_that_the_record_names_is_never_taken_for_an_empty_one() {
     let world = disk.with_a_dirty_key(&tables, JournalMode::BeforeLegs).await;
     world.handle().shutdown().await;
     drop(world);
-    let builder = || MigrationHandle::builder("test").linger(Duration::ZERO);
+    let builder =
+        || MigrationHandle::builder("test").hold(crate::support::DISK).linger(Duration::ZERO);
 
     let left_out = opened(builder(), disk.flag()).await.unwrap_err();
     assert!(left_out.contains("without_journal"), "{left_out}");
@@ -202,7 +203,12 @@ async fn a_write_without_a_key_that_a_crash_may_have_split_makes_the_side_suspec
     fs::copy(disk.path("flag"), disk.path("flag-then")).unwrap();
     let journal = Journal::create_or_open(&copy).unwrap().mode(JournalMode::BeforeLegs);
     let flag = FileStore::create_or_open(disk.path("flag-then")).unwrap();
-    let handle = MigrationHandle::builder("test").journal(journal).open(flag).await.unwrap();
+    let handle = MigrationHandle::builder("test")
+        .hold(crate::support::DISK)
+        .journal(journal)
+        .open(flag)
+        .await
+        .unwrap();
     assert_eq!(handle.status().sync.new, SyncState::Suspect);
     assert_eq!(handle.dirty_keys().len(), 1, "and no key more is doubted than was");
 }

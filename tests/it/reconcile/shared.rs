@@ -24,7 +24,7 @@ async fn two() -> Two {
     tables.fill(Side::Old, (0..40).map(|key| (key, 1)));
     let world = async || {
         let store = FileStore::create_or_open(dir.path().join("flag")).unwrap();
-        let builder = MigrationHandle::builder("test").linger(Duration::ZERO);
+        let builder = MigrationHandle::builder("test").hold(DISK).linger(Duration::ZERO);
         let handle = builder.open(store).await.unwrap();
         let first = WriteOrder::AuthorityFirst;
         World::over(tables.clone(), handle, |layer| layer.write_order(first))

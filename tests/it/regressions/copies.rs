@@ -219,12 +219,12 @@ async fn a_copy_beside_a_follower_loses_nothing_that_it_wrote() {
     let path = dir.path().join("x.flag");
     let ((old, old_rows), (new, new_rows)) = (table(), table());
     let both = |l: MigrationLayer<Fake>| l.failure_policy(FailurePolicy::RequireBoth);
-    let handle = MigrationHandle::open("x", FileStore::create(&path).unwrap()).await.unwrap();
+    let handle = on_disk("x", FileStore::create(&path)).await;
     let owner = Rig::on(handle, old.clone(), new.clone(), both);
     owner.handle.advance().await.unwrap();
     assert_eq!(owner.ask(put("/a", "v1")).await.0, 200);
 
-    let handle = MigrationHandle::open("x", FileStore::open(&path).unwrap()).await.unwrap();
+    let handle = on_disk("x", FileStore::open(&path)).await;
     let follower = Rig::on(handle, old, new, both);
     let key = Key::from("/a");
     let copy = || async {
@@ -253,7 +253,7 @@ async fn a_copy_beside_a_follower_loses_nothing_that_it_wrote() {
 async fn a_follower_joins_between_the_copies_of_a_backfill_and_never_in_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.flag");
-    let handle = MigrationHandle::open("x", FileStore::create(&path).unwrap()).await.unwrap();
+    let handle = on_disk("x", FileStore::create(&path)).await;
     handle.advance().await.unwrap();
     let copying = Arc::new(AtomicUsize::new(0));
     let backfill = |worker: usize| {
@@ -278,7 +278,7 @@ async fn a_follower_joins_between_the_copies_of_a_backfill_and_never_in_one() {
     while copying.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
-    let follower = MigrationHandle::open("x", FileStore::open(&path).unwrap()).await.unwrap();
+    let follower = on_disk("x", FileStore::open(&path)).await;
     assert_eq!(copying.load(Ordering::SeqCst), 0);
     for worker in workers {
         assert_eq!(worker.await.unwrap(), CopyError::Shared);

@@ -204,7 +204,7 @@ async fn a_store_that_panics_does_not_leave_the_exit_off_the_record() {
 async fn a_follower_hears_that_an_exit_has_settled() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.flag");
-    let handle = MigrationHandle::open("x", FileStore::create(&path).unwrap()).await.unwrap();
+    let handle = on_disk("x", FileStore::create(&path)).await;
     let (old, new) = (Fake::says(200, "old"), Fake::says(200, "new"));
     let rig = Rig::on(handle, old, new, |l| l).at(Stage::ReadNew).await;
     // Under way, and not yet in any order: nobody knows what it will do on old.
@@ -215,7 +215,7 @@ async fn a_follower_hears_that_an_exit_has_settled() {
     assert_pending!(write.poll());
     assert!(rig.handle.rollback().await.unwrap().tainted.is_empty());
 
-    let follower = MigrationHandle::open("x", FileStore::open(&path).unwrap()).await.unwrap();
+    let follower = on_disk("x", FileStore::open(&path)).await;
     assert!(!follower.status().sync.old.is_synced(), "{}", follower.status());
     drop(write);
     let recorded = async {

@@ -62,6 +62,44 @@ struct State {
     dirty: bool,
 }
 
+/// Two legs that did not agree.
+struct Apart {
+    results: [LegResult; 2],
+    keys: Keys,
+    /// No key was known but what the other side has named.
+    nameless: bool,
+    agreed: Agreement,
+}
+
+impl State {
+    /// What both legs have come to, once both are known, unless they agree.
+    fn apart(&mut self) -> Option<Apart> {
+        if self.results.iter().any(Option::is_none) {
+            return None;
+        }
+        let mut results = std::mem::take(&mut self.results).map(|result| result.expect("both"));
+        if results[1].detail == LegDetail::Absorbed {
+            // The copy brought what the authority made of it.
+            results[1].outcome = results[0].outcome;
+        }
+        // Two answers that name different things have made two things.
+        let [mine, theirs] = std::mem::take(&mut self.created);
+        let two = mine.zip(theirs.as_ref()).is_some_and(|(mine, theirs)| mine != *theirs);
+        let (agreed, same) = compared(&results, self.overlapped || two);
+        if agreed == Agreement::Clean && same {
+            return None;
+        }
+        let nameless = self.keys.is_empty();
+        let mut keys = self.keys.clone();
+        if let Some(theirs) = theirs {
+            // What only the other side named may exist there alone, so it is
+            // as doubtful as the rest.
+            keys = keys.union(theirs);
+        }
+        Some(Apart { results, keys, nameless, agreed })
+    }
+}
+
 impl<P: Send + Sync + 'static> Record<P> {
     pub(super) fn new(
         settings: Arc<Settings<P>>,
@@ -276,56 +314,32 @@ impl<P: Send + Sync + 'static> Record<P> {
         // Its late places are let go once its keys are marked, and after the lock: that
         // takes the table's.
         let ends_other = over && role == Role::Other;
-        let mut late = None;
         // Those who wait are somebody else's, too.
         let wake = |awaited: bool| {
             if awaited && role == Role::Authority {
                 self.said.notify_waiters();
             }
         };
-        let (results, keys, nameless, agreed, same, awaited) = {
+        let (Apart { results, keys, nameless, agreed }, awaited) = {
             let mut state = self.lock();
             state.results[index(role)] = Some(result);
             if role == Role::Authority {
                 state.said_at = Some(at);
             }
             let awaited = state.is_awaited;
-            let [Some(authority), Some(other)] = &state.results else {
+            let Some(apart) = state.apart() else {
                 let late = if ends_other { state.late.take() } else { None };
                 drop(state);
                 drop(late);
                 wake(awaited);
                 return;
             };
-            let mut results = [authority.clone(), other.clone()];
-            if results[1].detail == LegDetail::Absorbed {
-                // The copy brought what the authority made of it.
-                results[1].outcome = results[0].outcome;
-            }
-            // Two answers that name different things have made two things.
-            let mut keys = state.keys.clone();
-            let nameless = keys.is_empty();
-            let mut doubtful = state.overlapped;
-            let [mine, theirs] = std::mem::take(&mut state.created);
-            if let Some(theirs) = theirs {
-                doubtful |= mine.is_some_and(|mine| mine != theirs);
-                // What only the other side named may exist there alone, so it is
-                // as doubtful as the rest.
-                keys = keys.union(theirs);
-            }
-            let (agreed, same) = compared(&results, doubtful);
-            if ends_other && agreed == Agreement::Clean && same {
-                late = state.late.take();
-            }
-            (results, keys, nameless, agreed, same, awaited)
+            (apart, awaited)
         };
         wake(awaited);
         let [authority_leg, other_leg] = results;
         if agreed == Agreement::Dirty {
             self.lock().dirty = true;
-        }
-        if agreed == Agreement::Clean && same {
-            return;
         }
         if nameless && !keys.is_empty() && authority_leg.outcome == Outcome::Unknown {
             // The authority may hold the thing under a name that nobody knows.
@@ -340,7 +354,6 @@ impl<P: Send + Sync + 'static> Record<P> {
             other_leg,
             agreement: agreed,
         });
-        drop(late);
         if ends_other {
             self.other_ended();
         }

@@ -16,15 +16,17 @@ use crate::{
 };
 
 impl Core {
+    /// Whether there is a task that publishes the counters.
     #[inline]
-    pub(crate) fn ensure_published(self: &Arc<Self>) {
-        if !self.hot.publishing.load(Ordering::Relaxed) {
-            self.start_publisher();
-        }
+    pub(crate) fn is_published(&self) -> bool {
+        self.hot.publishing.load(Ordering::Relaxed)
     }
 
-    #[cold]
-    fn start_publisher(self: &Arc<Self>) {
+    /// Starts it, where there is a runtime.
+    pub(crate) fn ensure_published(self: &Arc<Self>) {
+        if self.is_published() {
+            return;
+        }
         let Ok(runtime) = runtime::Handle::try_current() else {
             return;
         };

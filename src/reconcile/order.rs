@@ -130,18 +130,18 @@ impl Standers {
     }
 }
 
-/// How somebody stands in a queue.
+/// How somebody stands in the queues of one side.
 #[derive(Clone, Copy)]
-struct Standing<'a> {
-    write: &'a Arc<Standers>,
+struct Standing {
+    side: Side,
     absorbable: bool,
     looks: bool,
 }
 
-impl<'a> Standing<'a> {
+impl Standing {
     /// With no leg on the other side.
-    const fn alone(write: &'a Arc<Standers>, looks: bool) -> Self {
-        Self { write, absorbable: false, looks }
+    const fn alone(side: Side, looks: bool) -> Self {
+        Self { side, absorbable: false, looks }
     }
 }
 
@@ -182,18 +182,22 @@ impl KeyOrder {
         looks: bool,
     ) -> Places {
         let write = Standers::new(self, keys);
-        let mut table = self.lock();
-        let other = authority.other();
-        let full = keys.iter().any(|key| {
-            table.entries.get(key).is_some_and(|entry| entry.queues[other.index()].len() >= limit)
-        });
-        let mut place = |side: Side| {
-            let role = if side == other { Role::Other } else { Role::Authority };
-            let absorbable = is_absorbable(role, keys.len());
-            let standing = Standing { write: &write, absorbable, looks };
-            Self::enqueue(&mut table, keys, side, standing)
+        let standing = |side: Side| {
+            let role = if side == authority { Role::Authority } else { Role::Other };
+            Standing { side, absorbable: is_absorbable(role, keys.len()), looks }
         };
-        Places { authority: place(authority), other: (!full).then(|| place(other)) }
+        let [authority, other] = [authority, authority.other()].map(standing);
+        let mut table = self.lock();
+        let full = keys.iter().any(|key| {
+            let entry = table.entries.get(key);
+            entry.is_some_and(|entry| entry.queues[other.side.index()].len() >= limit)
+        });
+        if full {
+            let [authority] = table.enqueue(&write, [authority]);
+            return Places { authority, other: None };
+        }
+        let [authority, other] = table.enqueue(&write, [authority, other]);
+        Places { authority, other: Some(other) }
     }
 
     /// Takes a place on one side: a copy on its target, or the late key of a
@@ -204,13 +208,15 @@ impl KeyOrder {
         let busy = |key| table.entries.get(key).is_some_and(|e| e.has_legs(&table.looking));
         let busy = keys.iter().any(busy);
         let write = Standers::new(self, keys);
-        (Self::enqueue(&mut table, keys, side, Standing::alone(&write, false)), busy)
+        let [place] = table.enqueue(&write, [Standing::alone(side, false)]);
+        (place, busy)
     }
 
     /// A place for a copy, or for somebody who only looks.
     pub(super) fn stand(self: &Arc<Self>, keys: &Keys, side: Side, looks: bool) -> Place {
         let write = Standers::new(self, keys);
-        Self::enqueue(&mut self.lock(), keys, side, Standing::alone(&write, looks))
+        let [place] = self.lock().enqueue(&write, [Standing::alone(side, looks)]);
+        place
     }
 
     /// The age that the next leg gets.
@@ -221,50 +227,6 @@ impl KeyOrder {
     /// Whether a leg without a key runs that is older than this.
     pub(super) fn has_nameless_before(&self, age: u64) -> bool {
         self.lock().keyless.first().is_some_and(|oldest| *oldest < age)
-    }
-
-    fn enqueue(table: &mut Table, keys: &Keys, side: Side, standing: Standing<'_>) -> Place {
-        let Standing { write, absorbable, looks } = standing;
-        let id = table.next;
-        table.next += 1;
-        if looks {
-            table.looking.insert(id);
-        } else {
-            table.begun += 1;
-        }
-        table.running[side.index()] += 1;
-        if keys.is_empty() {
-            table.begun_keyless += 1;
-            table.keyless.insert(id);
-        }
-        let mut behind = 0;
-        for key in keys {
-            // The key is counted up only where it is new: of the two legs of a write, one's.
-            let entry = match table.entries.contains_key(key) {
-                true => table.entries.get_mut(key).expect("just found"),
-                false => table.entries.entry(key.clone()).or_default(),
-            };
-            entry.turns[side.index()] += u64::from(!looks);
-            let queue = &mut entry.queues[side.index()];
-            behind += usize::from(!queue.is_empty());
-            queue.push_back(id);
-            for above in key.ancestors() {
-                if let Some(entry) = table.entries.get_mut(above) {
-                    entry.turns[side.index()] += u64::from(!looks);
-                }
-            }
-        }
-        let turn = if behind > 0 {
-            let (grant, turn) = oneshot::channel();
-            table.places.insert(
-                id,
-                Waiting { behind, grant: Some(grant), write: Arc::clone(write), absorbable },
-            );
-            Some(turn)
-        } else {
-            None
-        };
-        Place { id, side, turn, write: Arc::clone(write) }
     }
 
     /// Keys with a leg running or queued on `side`, and whether a leg without
@@ -409,6 +371,65 @@ impl Drop for Unsure {
 }
 
 impl Table {
+    /// Takes the places of one write, in this order, each after all that are there.
+    fn enqueue<const N: usize>(
+        &mut self,
+        write: &Arc<Standers>,
+        standings: [Standing; N],
+    ) -> [Place; N] {
+        let keys = &write.keys;
+        let first = self.next;
+        let ids = || first..;
+        for (id, Standing { side, looks, .. }) in ids().zip(standings) {
+            if looks {
+                self.looking.insert(id);
+            } else {
+                self.begun += 1;
+            }
+            self.running[side.index()] += 1;
+            if keys.is_empty() {
+                self.begun_keyless += 1;
+                self.keyless.insert(id);
+            }
+            self.next = id + 1;
+        }
+        let mut behind = [0; N];
+        for key in keys {
+            let entry = self.entries.entry(key.clone()).or_default();
+            for ((id, behind), Standing { side, looks, .. }) in
+                ids().zip(&mut behind).zip(standings)
+            {
+                entry.turns[side.index()] += u64::from(!looks);
+                let queue = &mut entry.queues[side.index()];
+                *behind += usize::from(!queue.is_empty());
+                queue.push_back(id);
+            }
+            // Nobody to be told but the key itself.
+            if self.entries.len() == 1 {
+                continue;
+            }
+            for above in key.ancestors() {
+                if let Some(entry) = self.entries.get_mut(above) {
+                    for Standing { side, looks, .. } in standings {
+                        entry.turns[side.index()] += u64::from(!looks);
+                    }
+                }
+            }
+        }
+        let mut ids = ids().zip(behind);
+        standings.map(|Standing { side, absorbable, .. }| {
+            let (id, behind) = ids.next().expect("one for each");
+            let turn = (behind > 0).then(|| {
+                let (grant, turn) = oneshot::channel();
+                let grant = Some(grant);
+                self.places
+                    .insert(id, Waiting { behind, grant, write: Arc::clone(write), absorbable });
+                turn
+            });
+            Place { id, side, turn, write: Arc::clone(write) }
+        })
+    }
+
     fn touch(&mut self, key: &Key) {
         if self.keyless.is_empty() && self.unsure.is_empty() {
             return;

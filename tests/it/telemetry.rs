@@ -5,6 +5,7 @@ use std::{collections::HashMap, convert::Infallible, panic::AssertUnwindSafe};
 use futures_util::FutureExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tokio_test::{assert_pending, task};
+use tower::Service;
 use tower_migration::{
     FileStore, Limits, MigrationHandle, Side, Stage,
     reconcile::{Backfill, Journal, Key, Listing, Rows},
@@ -81,6 +82,36 @@ async fn a_recorder_installed_after_the_layer_sees_everything() {
         let name = format!("tower_migration_{name}");
         assert_eq!(seen.get(&name), Some(&value), "{name} in {seen:#?}");
     }
+}
+
+/// One service for all calls, as a loop over a mock has it.
+#[test]
+fn a_service_that_was_called_without_a_runtime_publishes_once_there_is_one() {
+    let rig = Rig::on(MigrationHandle::new("test"), Fake::says(200, "a"), Fake::hangs(), |l| l);
+    let mut service = rig.service.clone();
+    let mut ask = || {
+        let ready = task::spawn(std::future::poll_fn(|cx| service.poll_ready(cx))).poll();
+        assert!(matches!(ready, std::task::Poll::Ready(Ok(()))));
+        let answer = task::spawn(service.call(get("/a"))).poll();
+        assert!(matches!(answer, std::task::Poll::Ready(Ok(_))));
+    };
+    (0..3).for_each(|_| ask());
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    runtime.block_on(async {
+        (0..64).for_each(|_| ask());
+        tokio::time::sleep(SECOND * 3).await;
+    });
+    let seen = scrape(&snapshotter);
+    let reads = "requests_total{side=old,role=authority,operation=read,outcome=applied}";
+    assert_eq!(seen.get(&format!("tower_migration_{reads}")), Some(&67.0), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]

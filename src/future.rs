@@ -74,8 +74,7 @@ where
 {
     type Output = Result<P::Answer, E>;
 
-    // A call, and not a part of its caller: answers are copied less often that way.
-    #[inline(never)]
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (mark, began) = (this.mark, *this.began);

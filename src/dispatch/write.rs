@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::{runtime, time::Instant};
 use tower_service::Service;
 
 use super::{
@@ -43,6 +43,8 @@ where
 {
     async move {
         let (core, protocol) = (&settings.core, &settings.protocol);
+        // Panics without one, before anything has been begun that would be in doubt then.
+        drop(runtime::Handle::current());
         let label = protocol.name(&request);
         let grace = protocol.closes(&request).map(Grace::new);
         admission.list(&label, Instant::now());

@@ -42,9 +42,11 @@ use crate::{
 /// # Panics
 ///
 /// In a two-sided stage, `call`'s future must be polled inside a tokio runtime
-/// with its time driver on.
-/// A panic of either side is caught in a dual write; elsewhere the authority's
-/// passes through, as without the layer.
+/// with its time driver on. Polled outside of one, a write panics before either side
+/// has seen it.
+/// A panic of either side is caught in a dual write, and the authority's in a read that
+/// the other side may answer instead (`read_fallback`); elsewhere the authority's passes
+/// through, as without the layer.
 #[must_use = "a service does nothing until it is called"]
 pub struct Migration<Old, New, P = Http> {
     old: Old,
@@ -156,9 +158,8 @@ where
 
     /// A request and an answer are a few hundred bytes each, and handing one on by
     /// value through a function copies it, which costs more than everything else
-    /// here. So all is decided by looking at the request, and it is moved once; and this
-    /// is no part of its caller, where it would be moved once more.
-    #[inline(never)]
+    /// here. So all is decided by looking at the request, and it is moved once.
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         if !self.settings.core.is_published() {
             self.look_for_a_runtime();

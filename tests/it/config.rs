@@ -1,8 +1,11 @@
 //! Bad configuration fails when it is given, and the flag outlives who holds it.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
-use tower_migration::{ConfigError, Limits, MigrationHandle, MigrationLayer, Stage};
+use tower_migration::{ConfigError, Limits, MigrationHandle, MigrationLayer, Stage, WriteOrder};
 
 use crate::support::*;
 
@@ -94,6 +97,22 @@ fn a_request_needs_no_runtime_on_a_one_sided_stage() {
     let mut answer = tokio_test::task::spawn(rig.send(put("/a", "")));
     let answer = tokio_test::assert_ready!(answer.poll()).unwrap();
     assert_eq!(answer.status(), 200);
+}
+
+#[test]
+fn a_dual_write_without_a_runtime_panics_before_either_side_has_seen_it() {
+    for order in [WriteOrder::Concurrent, WriteOrder::AuthorityFirst] {
+        let rig = Rig::with(Fake::says(200, ""), Fake::says(200, ""), |l| l.write_order(order));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(rig.walk(Stage::WriteBoth));
+        let mut answer = tokio_test::task::spawn(rig.send(put("/a", "")));
+        let polled = catch_unwind(AssertUnwindSafe(|| drop(answer.poll())));
+        assert!(polled.is_err(), "as documented");
+        drop(answer);
+        assert_eq!((rig.old.count(), rig.new.count()), (0, 0), "{order:?}");
+        assert_eq!(rig.dirty(), [""; 0], "{order:?}");
+        assert_eq!(rig.handle.status().on_old.writes, 0);
+    }
 }
 
 #[test]

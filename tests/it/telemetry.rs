@@ -88,7 +88,7 @@ async fn a_recorder_installed_after_the_layer_sees_everything() {
 #[test]
 fn a_service_that_was_called_without_a_runtime_publishes_once_there_is_one() {
     let rig = Rig::on(MigrationHandle::new("test"), Fake::says(200, "a"), Fake::hangs(), |l| l);
-    let mut service = rig.service.clone();
+    let mut service = rig.service;
     let mut ask = || {
         let ready = task::spawn(std::future::poll_fn(|cx| service.poll_ready(cx))).poll();
         assert!(matches!(ready, std::task::Poll::Ready(Ok(()))));

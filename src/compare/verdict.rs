@@ -137,7 +137,8 @@ pub enum Verdict {
     /// Both sides gave the same answer.
     Match,
     /// They differ, nothing raced them, and they still differed when read
-    /// again.
+    /// again. (Read again they are not where [`Limits::rereads`](crate::Limits::rereads)
+    /// is 0, nor by a side that has failed its last 16 reads.)
     Mismatch(Diff),
     /// They differ, but that may be the moment's fault.
     Inconclusive(InconclusiveReason),

@@ -69,7 +69,8 @@ impl MigrationHandle {
     ///
     /// After a stop without [`shutdown`](Self::shutdown) in a two-sided stage,
     /// the side that is not the authority counts as unsynced: a write may have
-    /// landed on one side alone. What the dead process had sent may still land,
+    /// landed on one side alone, unless a [`journal`](HandleBuilder::journal) that notes
+    /// writes before their legs (`BeforeLegs`) vouches for it. What the dead process had sent may still land,
     /// so it takes the [`linger`](HandleBuilder::linger) to settle.
     ///
     /// If another process owns the flag, this handle *follows*: see
@@ -201,7 +202,9 @@ impl MigrationHandle {
     /// One step back. From `ReadNew` this is the *emergency exit*: it flips at
     /// once, writes in flight or not, and makes a step that is waiting give
     /// way. The keys whose writes were still running on old become dirty, with
-    /// new as their right side, and are named in [`Moved::tainted`].
+    /// new as their right side; they are named in [`Moved::tainted`], with those that
+    /// were dirty in that way already. A write without a key that was still running makes
+    /// old suspect: see [`Moved::sync`].
     ///
     /// A write that it overtakes is acknowledged only if old has it too; else its
     /// client gets 503 (`partial-write`), whatever the failure policy.
@@ -214,9 +217,10 @@ impl MigrationHandle {
     ///
     /// # Errors
     ///
-    /// [`Blocked`]: at `OldOnly`; on a follower, and while there is one; from `ReadNew` only while old is unsynced (it
-    /// would serve data with holes; [`force`](Self::force) does it anyway). A
-    /// *suspect* old is let through, and shows in [`Moved::sync`].
+    /// [`Blocked`]: at `OldOnly`; on a follower, and while there is one; from `ReadNew`
+    /// only while old is unsynced (it would serve data with holes;
+    /// [`force`](Self::force) does it anyway). A *suspect* old is let through, and shows
+    /// in [`Moved::sync`].
     ///
     /// # Cancel safety
     ///
@@ -289,8 +293,10 @@ impl MigrationHandle {
     ///
     /// # Errors
     ///
-    /// [`Blocked`] only if the record cannot be written, or after
-    /// [`shutdown`](Self::shutdown).
+    /// [`Blocked`] only if the record cannot be written, on a follower (ask the owner), or
+    /// after [`shutdown`](Self::shutdown). From `ReadNew` to `WriteBoth` not even a record
+    /// that cannot be written is in the way: that is the exit of
+    /// [`rollback`](Self::rollback), which flips first.
     ///
     /// # Cancel safety
     ///
@@ -499,8 +505,9 @@ impl MigrationHandle {
     /// notes a clean stop.
     ///
     /// Call it when the server has stopped taking requests. It does not refuse
-    /// any itself, but nothing moves the flag afterwards. Dirty keys are not
-    /// kept: the record calls the sides that they are wrong on unsynced.
+    /// any itself, but nothing moves the flag afterwards. Without a
+    /// [`journal`](HandleBuilder::journal) dirty keys are not kept: the record calls the
+    /// sides that they are wrong on unsynced.
     ///
     /// # Cancel safety
     ///

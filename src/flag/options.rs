@@ -188,6 +188,10 @@ impl HandleBuilder {
     /// How long a flip that changes the authority may hold writes (default
     /// 1 s). If what runs has not ended by then, nothing changes and the held
     /// writes go on.
+    ///
+    /// A step from a two-sided stage to a one-sided one has been taken when it holds
+    /// writes: until the legs before it have ended, so that none lands on top of a newer
+    /// write. If one has not by then, the log names its keys, and the held writes go on.
     pub fn hold(mut self, limit: Duration) -> Self {
         self.options.hold = limit;
         self

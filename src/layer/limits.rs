@@ -112,8 +112,8 @@ impl Limits {
     }
 
     /// How many other legs may be running or queued (default 1024). Over it
-    /// the other leg is not run and the keys are dirty; with `RequireBoth` the
-    /// request is refused with 503 instead.
+    /// the other leg is not run and the keys are dirty; with `RequireBoth`, once the
+    /// other side is synced, the request is refused with 503 instead.
     pub fn running_legs(mut self, count: usize) -> Self {
         self.running_legs = count;
         self

@@ -172,7 +172,9 @@ fn safe(reported: &Reported, stage: Stage) -> String {
         sum(|route| count(&route.failed, |reason| reason != FailReason::ComparerPanicked.as_str()));
     if failed > 0 {
         let other = authority.other();
-        text.push_str(&format!("; {other} failed {failed}, no more than its authority"));
+        text.push_str(&format!(
+            "; {other} failed {failed}, which is not shown to be more than {authority} fails"
+        ));
     }
     text
 }

@@ -77,8 +77,8 @@ pub const fn agreement(authority: Outcome, other: Outcome) -> Agreement {
 
 /// When the client of a dual write gets its answer, and which.
 ///
-/// Whatever the policy, both legs run to their end and a disagreement makes
-/// the keys dirty. The policy decides only what the *client* waits for; an
+/// Whatever the policy, both legs run to their end, and two outcomes that are not the
+/// same make the keys dirty ([`agreement`]). The policy decides only what the *client* waits for; an
 /// emergency exit under the write makes it [`RequireBoth`](Self::RequireBoth).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -115,8 +115,8 @@ pub enum Role {
 }
 
 impl Role {
-    /// `authority`, `other`, `shadow` or `copy`, as in metrics, logs and the
-    /// [`Dispatch`](crate::Dispatch) header.
+    /// `authority`, `other`, `shadow` or `copy`, as in logs, in
+    /// [`Dispatch`](crate::Dispatch), and in metrics, which count no copies here.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

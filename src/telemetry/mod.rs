@@ -17,13 +17,13 @@
 //! | `tower_migration_epoch` | gauge | – | grows with every flip |
 //! | `tower_migration_synced` | gauge | `side` | 1 synced, 0 not, -1 suspect |
 //! | `tower_migration_shadow_rate` | gauge | – | share of reads that are shadowed, 0 to 1 |
-//! | `tower_migration_requests_total` | counter | `side`, `role`, `operation`, `outcome` | legs that ended; `outcome` is `applied` (2xx, 3xx), `refused` (4xx), `unknown` (5xx, errors, timeouts, panics) or `dropped` (the client left first) |
+//! | `tower_migration_requests_total` | counter | `side`, `role`, `operation`, `outcome` | legs that ended; `outcome` is `applied` (2xx, most 3xx), `refused` (4xx; 304, 307, 308), `unknown` (5xx, 408, errors, timeouts, panics) or `dropped` (the client left first) |
 //! | `tower_migration_duration_seconds` | histogram | `side`, `role`, `operation` | time to a leg's head: all legs of dual writes and shadow reads, one-sided requests and other reads only with [`durations`](crate::MigrationLayer::durations) on |
 //! | `tower_migration_in_flight` | gauge | `side`, `role`, `operation` | legs running now |
 //! | `tower_migration_disagreements_total` | counter | `authority`, `other` | dual writes whose legs did not agree, by both outcomes |
 //! | `tower_migration_legs_skipped_total` | counter | `reason` | other legs that were not run: see [`SkippedLeg`] |
 //! | `tower_migration_leg_faults_total` | counter | `side`, `fault` | legs that timed out, panicked, were not ready, or were abandoned: see [`LegFault`] |
-//! | `tower_migration_running_legs` | gauge | – | other legs running or queued |
+//! | `tower_migration_running_legs` | gauge | – | other legs running or queued, and copies |
 //! | `tower_migration_key_places` | gauge | `side` | legs of writes and copies that run there, or queue for their key |
 //! | `tower_migration_keys_in_use` | gauge | – | keys with legs or readers now |
 //! | `tower_migration_dirty_keys` | gauge | `right` | dirty keys by the side that is right: `old`, `new` or `conflict` |

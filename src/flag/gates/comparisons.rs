@@ -67,8 +67,9 @@ impl Gate for MinComparisons {
 /// | 0.001 | 1 641 | 2 703 | 5 407 | 9 540 |
 /// | 0.0001 | 16 423 | 27 053 | 54 114 | 95 486 |
 ///
-/// comparisons. Inconclusive, skipped and failed reads do not count. Lets 0→1
-/// pass.
+/// comparisons. Inconclusive, skipped and failed reads do not count:
+/// [`MaxErrorShare`](super::MaxErrorShare) looks at those that the other side fails. Lets
+/// 0→1 pass.
 ///
 /// ```
 /// use tower_migration::{Stage, gates::{Confidence, Evidence, Gate, MaxMismatchShare}};

@@ -161,11 +161,12 @@ impl ShadowCounts {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LegCounts {
-    /// 2xx and 3xx, for HTTP.
+    /// 2xx and most 3xx, for HTTP.
     pub applied: u64,
-    /// 4xx, for HTTP: the side rejected the request.
+    /// 4xx, 304, 307 and 308, for HTTP: the side rejected the request, or sent it
+    /// elsewhere.
     pub refused: u64,
-    /// 5xx, for HTTP, and errors, timeouts and panics.
+    /// 5xx and 408, for HTTP, and errors, timeouts and panics.
     pub unknown: u64,
 }
 

@@ -39,6 +39,9 @@ use crate::flag::options::{ConfigError, check_share};
 /// | in `ReadNew`, old unsynced | an alarm: old would serve data with holes |
 /// | in `NewOnly` | an alarm: old has missed writes, and going back would lose them |
 /// | after it has gone back once | an alarm, until [`rearm`](crate::MigrationHandle::rearm) |
+/// | while another process obeys the flag, or owns it | an alarm: two processes do not step back by themselves |
+/// | at `WriteBoth`, while a [`ramp`](crate::MigrationHandle::ramp) lasts | the ramp ends, at once |
+/// | where the step is refused | an alarm, with the reason |
 ///
 /// A rollback and an alarm are both in the [`Status`](crate::Status), in the log
 /// (once, as an error) and in the metrics. After a rollback every orderly step

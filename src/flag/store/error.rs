@@ -39,12 +39,15 @@ impl StoreErrorKind {
     pub const fn lifted_by(self) -> &'static str {
         match self {
             Self::Missing => {
-                "put the record back; only if this migration has never run, create a new one"
+                "put the very record back; if it is lost, find out which stage the service was \
+                 at, and make a new one there (FileStore::create_at); only if this migration has \
+                 never run, create a new one"
             }
             Self::Exists => "open it instead, or move it away if it is another migration's",
             Self::Corrupt => {
-                "put a good copy back; if there is none, move it away, find out which stage the \
-                 service was at, and make a new record there (FileStore::create_at)"
+                "put a copy back from which no step was taken since, and no write served; if \
+                 there is none, move it away, find out which stage the service was at, and make \
+                 a new record there (FileStore::create_at)"
             }
             Self::NewerFormat => "run the version that wrote it, or a newer one",
             Self::Conflict => {

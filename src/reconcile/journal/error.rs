@@ -33,8 +33,8 @@ impl JournalErrorKind {
                 "put the directory back; if it is lost, or never was, Journal::create_or_open"
             }
             Self::Corrupt => {
-                "put a good copy of the file back; if there is none, Journal::start_over, and copy \
-                 the side that is unsynced then"
+                "put the very file back, if it was moved, and never an older copy; if it is lost, \
+                 Journal::start_over, and copy the side that is unsynced then"
             }
             Self::NewerFormat => "run the version that wrote it, or a newer one",
             Self::Foreign => "give each migration a directory of its own",

@@ -38,7 +38,7 @@ const KEEP: Duration = Duration::from_millis(500);
 /// | a write goes wrong on one side, then the process is killed | its keys are found, but for those of the last few milliseconds | its keys are found |
 /// | the process is killed while a write has reached one side alone | nobody knows the keys | its keys are found |
 /// | the same, with a power cut in place of the kill | nobody knows the keys | its keys are found, if the disk keeps what it has synced |
-/// | the journal's disk is full, or fails | the log says so, and no key is kept any more | the same; writes that begin are told before their legs start |
+/// | the journal's disk is full, or fails | the log says so, and no key is kept any more | the same; until the flag's record says so, writes get 503 (`journal`), before either side has seen them |
 ///
 /// Where nobody knows the keys, a side is unsynced after the crash, and has to be
 /// copied.

@@ -36,12 +36,13 @@ use crate::stage::Stage;
 ///
 /// # When a place is a real difference
 ///
-/// A *place* is where answers differ: `status`, `/airports/*/name`. It is counted when
-/// the two sides still differed there after both were read again (but for a side that has
-/// failed its last 16 reads: it is not read again), no write came in between, and the authority did not contradict itself meanwhile. Its rate among the
-/// reads that were compared, together with that of the reads in which the authority did
-/// contradict itself, is set against the rate at which the authority differs *from
-/// itself* there when it is asked twice, its [noise](crate::compare::Noise):
+/// A *place* is where answers differ: `status`, `/airports/*/name`. It is counted when the
+/// two sides still differed there after both were read again (but for a side that has
+/// failed its last 16 reads: it is not read again), no write came in between, and the
+/// authority did not contradict itself meanwhile. Its rate among the reads that were
+/// compared, together with that of the reads in which the authority did contradict itself,
+/// is set against the rate at which the authority differs *from itself* there when it is
+/// asked twice, its [noise](crate::compare::Noise):
 ///
 /// | kind | |
 /// |---|---|

@@ -7,7 +7,9 @@
 //! - `ready/…`: two sides that answer at once, on a runtime of one thread, so
 //!   that all that is done is in the number, whichever task does it.
 //!   `ready/spawn` is an empty task and the wait for it; `ready/join` is the
-//!   `join!` of both sides that one would write by hand. The others are the
+//!   `join!` of both sides that one would write by hand.
+//!   `ready/careful` and `ready/careful_await_both` are by hand, too, but keep most
+//!   of what the layer promises (`support/careful.rs`). The others are the
 //!   layer by failure policy, with the default keys (the path) and with none;
 //!   the sides are synced, so `RequireBoth` is what it says. `AuthorityWins`
 //!   does not wait for the other leg: its row gives way to the runtime once, so
@@ -40,8 +42,8 @@ use tower_migration::{FailurePolicy, MigrationLayer, Stage};
 use tower_service::Service;
 
 use support::{
-    Broken, Hello, POLICIES, Req, after, all_were_written, ask, at, current_thread, put,
-    two_workers,
+    Broken, Hello, POLICIES, Req, after, all_were_written, ask, at, careful::Careful,
+    current_thread, put, read, two_workers,
 };
 
 fn ready(c: &mut Criterion) {
@@ -58,6 +60,16 @@ fn ready(c: &mut Criterion) {
             tokio::join!(ask(&mut old, write.clone()), ask(&mut new, write.clone()))
         });
     });
+    for (name, awaits_both) in [("careful", false), ("careful_await_both", true)] {
+        let careful = Careful::new(awaits_both);
+        group.bench_function(name, |b| {
+            b.to_async(&runtime).iter(|| {
+                let (careful, write) = (careful.clone(), write.clone());
+                async move { read(careful.write(write).await.expect("an answer")).await }
+            });
+        });
+        careful.all_was_done(false);
+    }
     for with_keys in [true, false] {
         for (name, policy) in POLICIES {
             let _context = runtime.enter();

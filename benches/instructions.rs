@@ -47,7 +47,9 @@ use tower_migration::{FailurePolicy, Limits, MigrationLayer, Stage};
 
 use support::{
     Hello, Op, Other, Rows, Switch, all_were_written, ask, at, by_hand, by_hand_plain,
-    by_hand_shadow, current_thread, finish, get, migration, plain, put,
+    by_hand_shadow,
+    careful::Careful,
+    current_thread, finish, get, migration, plain, put, read,
     routers::{hello, routers, without_router},
     shadowed, shadows_have_ended, steer,
 };
@@ -154,6 +156,10 @@ const TABLE: &[Row] = &[
             }
         });
     }),
+    row("careful, by hand", "join", ANY, |runtime, calls| careful_writes(runtime, false, calls)),
+    row("careful, by hand, await_both", "join", ANY, |runtime, calls| {
+        careful_writes(runtime, true, calls);
+    }),
     row("dual_write, authority_wins", "join", 25_600, |runtime, calls| {
         dual_writes(runtime, FailurePolicy::AuthorityWins, calls);
     }),
@@ -171,6 +177,16 @@ const TABLE: &[Row] = &[
                 yield_now().await;
             }
         });
+    }),
+    row("shadow, careful, by hand", "shadow, by hand", ANY, |runtime, calls| {
+        let careful = Careful::new(true);
+        runtime.block_on(async {
+            for _ in 0..calls {
+                read(careful.read(get()).await.expect("an answer")).await;
+                yield_now().await;
+            }
+        });
+        careful.all_was_done(true);
     }),
     row("shadow, fine", "shadow, by hand", 18_100, |runtime, calls| {
         let (handle, mut service) = shadowed(runtime, 1.0, Other::Fine, Limits::default());
@@ -219,6 +235,17 @@ fn dual_writes(runtime: &Runtime, policy: FailurePolicy, calls: usize) {
         }
     });
     all_were_written(&handle);
+}
+
+fn careful_writes(runtime: &Runtime, awaits_both: bool, calls: usize) {
+    let careful = Careful::new(awaits_both);
+    runtime.block_on(async {
+        let write = put("/things/1");
+        for _ in 0..calls {
+            read(careful.write(write.clone()).await.expect("an answer")).await;
+        }
+    });
+    careful.all_was_done(false);
 }
 
 /// What the calls of one row are, in a process that is counted.

@@ -11,6 +11,8 @@
 //!
 //! - `bare` is the authority alone, `spawn` a shadow by hand: a copy of the
 //!   request in a task of its own that reads the answer and compares nothing.
+//!   `careful` is by hand, too, but bounds, compares, counts and knows races
+//!   (`support/careful.rs`).
 //! - `not_sampled` is the layer at rate 0. The others are sampled, every one:
 //!   the other side answers at once, fails, takes 500 ms or hangs for ever.
 //! - `no_slot` is a sampled read while all slots of shadow tasks are taken by
@@ -44,8 +46,8 @@ use tower_migration::Limits;
 use tower_service::Service;
 
 use support::{
-    Broken, Hello, Other, Req, ask, by_hand_shadow, current_thread, get, shadowed,
-    shadows_have_ended, two_workers,
+    Broken, Hello, Other, Req, ask, by_hand_shadow, careful::Careful, current_thread, get,
+    shadowed, shadows_have_ended, two_workers,
 };
 
 /// Reads in a row; fewer than there are slots, so that each is shadowed.
@@ -92,6 +94,11 @@ fn shadow(c: &mut Criterion, name: &str, runtime: &Runtime) {
     row(&mut group, runtime, "spawn", &service_fn(by_hand_shadow), || {
         sleep(Duration::from_millis(1))
     });
+
+    let careful = Careful::new(true);
+    let service = service_fn(|request| careful.read(request));
+    row(&mut group, runtime, "careful", &service, || sleep(Duration::from_millis(1)));
+    careful.all_was_done(true);
 
     let (_, service) = shadowed(runtime, 0.0, Other::Fine, Limits::default());
     row(&mut group, runtime, "not_sampled", &service, || async {});

@@ -4,6 +4,7 @@
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod careful;
 #[cfg(feature = "axum")]
 pub(crate) mod routers;
 pub(crate) mod stores;

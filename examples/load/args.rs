@@ -17,7 +17,7 @@ Scenarios (default: all but memory):
   dual-write   what a client waits for, with sides that take a millisecond
   shadow       what a client of a sampled read waits for, whatever the other side does
   saturation   throughput while each read is shadowed and compared, against a
-               tokio::spawn by hand
+               tokio::spawn by hand, a quick one and a careful one
   memory       the process's memory at full load, with the other side hanging
 
 Options:

@@ -1,4 +1,5 @@
-//! All that one core can do while every read is shadowed and compared.
+//! All that one core can do while every read is shadowed and compared, beside a shadow by
+//! hand: one that promises nothing, and one that keeps most of what the layer promises.
 
 use tower_migration::{
     BoxError, Limits, Stage,
@@ -25,8 +26,9 @@ pub(super) fn run(args: &Args, servers: &Servers, plot: &mut Plot) -> Result<(),
         // The hand-written one asks the authority once, too.
         Ok(layer.compare(comparer).noise(Noise::off()).limits(limits)?)
     })?;
-    let contenders: [Contender; 3] = [
+    let contenders: [Contender; 4] = [
         ("spawn by hand", by_hand::start(servers, Health::Fine)?),
+        ("the same, with care", by_hand::start_careful(servers, Health::Fine)?),
         ("the layer, rate 1.0", layered),
         ("no shadow at all", servers.router(side(Health::Fine))?),
     ];

@@ -68,7 +68,7 @@ fn ready(c: &mut Criterion) {
                 async move { read(careful.write(write).await.expect("an answer")).await }
             });
         });
-        careful.all_was_done(false);
+        careful.all_was_done();
     }
     for with_keys in [true, false] {
         for (name, policy) in POLICIES {

@@ -185,8 +185,9 @@ const TABLE: &[Row] = &[
                 read(careful.read(get()).await.expect("an answer")).await;
                 yield_now().await;
             }
+            careful.shadows_have_ended().await;
         });
-        careful.all_was_done(true);
+        careful.all_was_done();
     }),
     row("shadow, fine", "shadow, by hand", 18_100, |runtime, calls| {
         let (handle, mut service) = shadowed(runtime, 1.0, Other::Fine, Limits::default());
@@ -245,7 +246,7 @@ fn careful_writes(runtime: &Runtime, awaits_both: bool, calls: usize) {
             read(careful.write(write.clone()).await.expect("an answer")).await;
         }
     });
-    careful.all_was_done(false);
+    careful.all_was_done();
 }
 
 /// What the calls of one row are, in a process that is counted.

@@ -18,9 +18,9 @@ use crate::{
 pin_project! {
     /// The answer to come.
     ///
-    /// On a one-sided stage, and for a read that is not sampled, this is the
-    /// inner service's own future (`Old` or `New`): nothing is boxed. Everything
-    /// else is one boxed future (`Both`).
+    /// On a one-sided stage, and for a read that is neither sampled nor in need of a
+    /// fallback or a ramp, this is the inner service's own future (`Old` or `New`):
+    /// nothing is boxed. Everything else is one boxed future (`Both`).
     ///
     /// It has no bounds and names no associated types, so that a task that holds
     /// one across an `.await` is `Send` without rustc having to prove things

@@ -24,8 +24,10 @@ use futures_util::FutureExt;
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use tokio::{
-    sync::{Mutex as AsyncMutex, oneshot},
-    sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore},
+    sync::{
+        Mutex as AsyncMutex, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock,
+        Semaphore, oneshot,
+    },
     time::{sleep, timeout},
 };
 use tower_service::Service;

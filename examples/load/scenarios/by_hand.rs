@@ -71,7 +71,8 @@ struct Careful {
     /// Whoever flips takes it whole, and so waits for the shadows under way.
     flag: Arc<RwLock<u8>>,
     slots: Arc<Semaphore>,
-    /// How many reads are under way for a key, and how many writes of it have begun.
+    /// How many reads are under way for a key, and how many writes of it have begun. None
+    /// is made here; reads pay for looking all the same.
     keys: Mutex<HashMap<String, [u64; 2]>>,
     /// Found equal, raced by a write, different.
     routes: Mutex<HashMap<String, [u64; 3]>>,

@@ -13,6 +13,8 @@
 //! - A one-sided call, and a read that is not sampled: none more than the bare
 //!   call, which makes none. So through `Plain` too, with `judge` set and unset.
 //! - A one-sided write with `name_writes`: two more.
+//! - A read under a ramp: one, its key; two where it reads new. One that the other
+//!   side would answer if the authority failed (`read_fallback`): eight. An upgrade: four.
 //! - The same through axum: at most one more than without the layer.
 //! - A dual write, a shadowed read: about what they make now (24, or 26 where the
 //!   sides are waited for, and 22), so that
@@ -41,9 +43,9 @@ use tower_migration::{FailurePolicy, Limits, MigrationLayer, Stage};
 use tower_service::Service;
 
 use support::{
-    Broken, Hello, Op, Other, POLICIES, Req, Res, Rows, Switch, after, all_were_written, ask, at,
-    by_hand, by_hand_plain, by_hand_shadow, current_thread, get, migration, plain, put, shadowed,
-    shadows_have_ended,
+    Broken, Hello, NEARLY_NONE, Op, Other, POLICIES, Req, Res, Rows, Switch, after,
+    all_were_written, ask, at, by_hand, by_hand_plain, by_hand_shadow, covered, current_thread,
+    get, get_of, migration, plain, put, ramped, shadowed, shadows_have_ended, upgrade,
 };
 
 #[global_allocator]
@@ -149,6 +151,27 @@ fn one_sided(table: &mut Table) {
     let mut service = MigrationLayer::new(handle, Hello).name_writes(true).layer(Hello);
     let named = count(|| _ = by_hand(&mut service, write.clone()));
     table.row("old_only_write, named", named, Some(bare.calls + 2.0));
+}
+
+/// One leg still, but more is asked of the layer than to hand a request on.
+fn on_request(table: &mut Table) {
+    let runtime = current_thread();
+    let _context = runtime.enter();
+    section("one leg, with what was asked for");
+    for (name, allowed, mut service) in [
+        ("ramp, reads old", 1.0, ramped(&runtime, NEARLY_NONE)),
+        ("ramp, reads new", 2.0, ramped(&runtime, 1.0)),
+        ("read_fallback, not sampled", 8.0, covered(&runtime)),
+    ] {
+        let counted = count(|| _ = by_hand(&mut service, get_of("/things/1")));
+        table.row(name, counted, Some(allowed));
+    }
+    let mut service = Hello;
+    let bare = count(|| _ = by_hand(&mut service, upgrade()));
+    table.row("upgrade, bare", bare, None);
+    let mut service = migration(&runtime, Stage::OldOnly);
+    let layered = count(|| _ = by_hand(&mut service, upgrade()));
+    table.row("upgrade, old_only", layered, Some(bare.calls + 4.0));
 }
 
 /// A service that is not HTTP, through `Plain`.
@@ -310,6 +333,7 @@ fn shadows(table: &mut Table) {
 fn main() -> ExitCode {
     let mut table = Table::default();
     one_sided(&mut table);
+    on_request(&mut table);
     plain_services(&mut table);
     #[cfg(feature = "axum")]
     routers(&mut table);

@@ -23,7 +23,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri, header::UPGRADE};
 use http_body::Body;
 use http_body_util::Full;
 use tokio::{runtime::Runtime, time::sleep};
@@ -127,6 +127,13 @@ pub(crate) fn put(path: &'static str) -> Req {
     request
 }
 
+/// A read of the same path, whose key is that path.
+pub(crate) fn get_of(path: &'static str) -> Req {
+    let mut request = get();
+    *request.uri_mut() = Uri::from_static(path);
+    request
+}
+
 /// Calls a service that is ready at once, and reads its answer to the end. No
 /// runtime and no waker have a part in it.
 #[inline(never)]
@@ -208,6 +215,29 @@ pub(crate) async fn at(stage: Stage) -> MigrationHandle {
 /// Two [`Hello`]s behind a flag at `stage`, with all the layer's defaults.
 pub(crate) fn migration(runtime: &Runtime, stage: Stage) -> Migration<Hello, Hello> {
     MigrationLayer::new(runtime.block_on(at(stage)), Hello).layer(Hello)
+}
+
+/// The same, with a ramp in force that covers `share` of the keys.
+pub(crate) fn ramped(runtime: &Runtime, share: f64) -> Migration<Hello, Hello> {
+    let handle = runtime.block_on(at(Stage::WriteBoth));
+    let _moved = runtime.block_on(handle.ramp(share)).expect("new is synced");
+    MigrationLayer::new(handle, Hello).layer(Hello)
+}
+
+/// The same, where the other side answers a read that the authority fails.
+pub(crate) fn covered(runtime: &Runtime) -> Migration<Hello, Hello> {
+    let layer = MigrationLayer::new(runtime.block_on(at(Stage::WriteBoth)), Hello);
+    layer.read_fallback(Duration::from_secs(1)).expect("a limit").layer(Hello)
+}
+
+/// The smallest share that there is: it covers no key of these benches.
+pub(crate) const NEARLY_NONE: f64 = 1e-9;
+
+/// A read that asks for another protocol.
+pub(crate) fn upgrade() -> Req {
+    let mut request = get();
+    request.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    request
 }
 
 /// What a store behind the handlers is asked.

@@ -247,6 +247,10 @@ impl MigrationHandle {
     /// [`advance`](Self::advance) completes a ramp, [`rollback`](Self::rollback)
     /// ends it at once. The share is in steps of 1/65535.
     ///
+    /// While it lasts, a read pays for its key and a hash of it (one allocation
+    /// with the HTTP default), and one that goes to new for another, as new was
+    /// not polled ready.
+    ///
     /// ```
     /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     /// # runtime.block_on(async {

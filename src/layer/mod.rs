@@ -161,6 +161,41 @@ impl<New, P: Clone> MigrationLayer<New, P> {
     /// give a key function, or none for those reads, which then are covered only
     /// while nothing at all is dirty or being written.
     ///
+    /// Costs each read of a two-sided stage its head's copy and key, eight
+    /// allocations, a time limit and two readings of the clock, whether it is
+    /// sampled or not. Reads of one-sided stages pay nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use http::{Request, Response, StatusCode};
+    /// # use http_body_util::Full;
+    /// # use tower::{Layer, Service, ServiceExt, service_fn};
+    /// # use tower_migration::{FallbackRead, MigrationHandle, MigrationLayer, Side};
+    /// # type Body = Full<bytes::Bytes>;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # runtime.block_on(async {
+    /// # let answers = |status| service_fn(move |_: Request<Body>| async move {
+    /// #     let mut answer = Response::new(Body::default());
+    /// #     *answer.status_mut() = status;
+    /// #     Ok::<_, std::convert::Infallible>(answer)
+    /// # });
+    /// # let migration = MigrationHandle::new("airports");
+    /// # let (old, new) = (answers(StatusCode::SERVICE_UNAVAILABLE), answers(StatusCode::OK));
+    /// let layer = MigrationLayer::new(migration.clone(), new)
+    ///     .read_fallback(Duration::from_millis(500))?;
+    /// let mut service = layer.layer(old);
+    /// migration.advance().await.unwrap();
+    /// migration.confirm_synced(Side::New).await.unwrap();
+    /// // Old, which is read at this stage, answers 503: new answers instead.
+    /// let read = Request::get("/airports/EDDF").body(Body::default()).unwrap();
+    /// let answer = service.ready().await.unwrap().call(read).await.unwrap();
+    /// assert_eq!(answer.status(), StatusCode::OK);
+    /// assert!(answer.extensions().get::<FallbackRead>().is_some());
+    /// # Ok::<(), tower_migration::ConfigError>(())
+    /// # }).unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigError::Zero`] if `limit` is zero.

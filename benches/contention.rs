@@ -16,7 +16,8 @@
 //!
 //! # How to read it
 //!
-//! The last column is the ratio to the bare call's scaling. A machine with two
+//! The last columns are the ratio to the bare call's scaling in the same round, and
+//! the interval of its median. A machine with two
 //! cores that does anything else meanwhile steals from the second thread, from
 //! every row alike; so the rows take turns, round by round, and what counts is
 //! the median over the rounds. That is why this bench is not criterion's, which
@@ -36,7 +37,7 @@ use std::{
 use tokio::time::Instant;
 use tower_migration::{Migration, Stage};
 
-use support::{Hello, by_hand, current_thread, get, median, migration};
+use support::{Hello, by_hand, current_thread, get, median, median_and_interval, migration};
 
 /// One service, called over and over. Answers when it began and ended.
 type Work = Arc<dyn Fn(u64) + Send + Sync>;
@@ -69,7 +70,7 @@ fn main() {
     // know only that it runs.
     let args: Vec<_> = std::env::args().collect();
     let timed = args.iter().any(|arg| arg == "--bench") && !args.iter().any(|arg| arg == "--test");
-    let (rounds, calls) = if timed { (41, 1_000_000) } else { (1, 1_000) };
+    let (rounds, calls) = if timed { (101, 400_000) } else { (1, 1_000) };
 
     let runtime = current_thread();
     let _context = runtime.enter();
@@ -114,19 +115,23 @@ fn main() {
         }
     }
     println!(
-        "{:<20}{:>15}{:>15}{:>10}{:>10}",
-        "", "1 thread ns", "2 threads ns", "scaling", "to bare"
+        "{:<20}{:>15}{:>15}{:>10}{:>10}{:>18}",
+        "", "1 thread ns", "2 threads ns", "scaling", "to bare", "95 % interval"
     );
-    let mut bare = None;
+    // Round by round, so that what slows a whole round cancels out.
+    let scaling =
+        |of: usize| one[of].iter().zip(&two[of]).map(|(one, two)| two / one).collect::<Vec<_>>();
+    let bare = scaling(0);
     for (at, (name, _)) in rows.iter().enumerate() {
-        // Round by round, so that what slows a whole round cancels out.
-        let scaling = median(one[at].iter().zip(&two[at]).map(|(a, b)| b / a).collect());
-        let bare = *bare.get_or_insert(scaling);
+        let own = scaling(at);
+        let to_bare = own.iter().zip(&bare).map(|(own, bare)| own / bare).collect();
+        let (to_bare, [low, high]) = median_and_interval(to_bare);
         println!(
-            "{name:<20}{:>15.1}{:>15.1}{scaling:>10.2}{:>10.2}",
+            "{name:<20}{:>15.1}{:>15.1}{:>10.2}{to_bare:>10.3}{:>18}",
             1e3 / median(one[at].clone()),
             2e3 / median(two[at].clone()),
-            scaling / bare,
+            median(own),
+            format!("[{low:.3}, {high:.3}]"),
         );
     }
 }
